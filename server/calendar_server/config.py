@@ -1,0 +1,170 @@
+"""Every setting once: name, default, unit, help. All problems are told together.
+
+The README's table is held against this file by a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class ConfigError(Exception):
+    """The environment is not usable. ``problems`` has a sentence for each setting that is wrong."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def setting(name: str, default: str | int | bool | float, help: str, *, low: float = 1, high: float = 1e12) -> Any:
+    """Declare a setting. Numbers outside ``low``..``high`` (inclusive) are refused."""
+    return dataclasses.field(default=default, metadata={"name": name, "help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one process."""
+
+    database_url: str = setting(
+        "CALENDAR_DATABASE_URL",
+        "sqlite:///var/calendar.db",
+        "Where everything is stored: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://…`.",
+    )
+    grpc_address: str = setting("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051", "Host and port of the gRPC server.")
+    http_address: str = setting("CALENDAR_HTTP_ADDRESS", "127.0.0.1:8080", "Host and port of the HTTP sidecar.")
+    public_url: str = setting(
+        "CALENDAR_PUBLIC_URL", "http://127.0.0.1:8080", "What browsers and providers reach the sidecar by."
+    )
+    master_keys: str = setting(
+        "CALENDAR_MASTER_KEYS",
+        "",
+        "`kid:base64(32 bytes)`, comma between; the first one writes. Empty with SQLite: made beside the database.",
+    )
+    redirect_uris: str = setting(
+        "CALENDAR_REDIRECT_URIS", "", "Allow-list of `redirect_uri` (scheme, host, port, path), comma between."
+    )
+    egress_allow: str = setting(
+        "CALENDAR_EGRESS_ALLOW",
+        "",
+        "Private destinations that CalDAV may reach: `CIDR` or `host`, each with optional `:port`, comma between.",
+    )
+    google_client_id: str = setting("CALENDAR_GOOGLE_CLIENT_ID", "", "The OAuth client at Google. Empty: no Google.")
+    google_client_secret: str = setting("CALENDAR_GOOGLE_CLIENT_SECRET", "", "Its secret.")
+    microsoft_client_id: str = setting("CALENDAR_MICROSOFT_CLIENT_ID", "", "The app at Entra. Empty: no Microsoft.")
+    microsoft_client_secret: str = setting("CALENDAR_MICROSOFT_CLIENT_SECRET", "", "Its secret.")
+    max_staleness_s: int = setting(
+        "CALENDAR_MAX_STALENESS_S", 60, "Seconds: how old an answer of GetBusy may be when the call does not say.", low=0
+    )
+    horizon_days: int = setting("CALENDAR_HORIZON_DAYS", 400, "Days ahead that are kept of each calendar.", high=1100)
+    reflection: bool = setting("CALENDAR_REFLECTION", False, "1: serve gRPC reflection, without a key.")
+    tls_cert: str = setting("CALENDAR_TLS_CERT", "", "PEM file of the certificate chain.")
+    tls_key: str = setting("CALENDAR_TLS_KEY", "", "PEM file of its private key.")
+    tls_client_ca: str = setting("CALENDAR_TLS_CLIENT_CA", "", "PEM file: demand client certificates of this authority.")
+    plaintext: bool = setting("CALENDAR_PLAINTEXT", False, "1: gRPC without TLS also on other than loopback.")
+    processes: int = setting("CALENDAR_PROCESSES", 1, "Server processes; more than one needs Postgres.", high=64)
+    log_level: str = setting("CALENDAR_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`.")
+
+    grpc_threads: int = setting("CALENDAR_GRPC_THREADS", 64, "Calls in progress at once.", low=8, high=512)
+    read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
+    push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
+    mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
+    lease_s: int = setting("CALENDAR_LEASE_S", 60, "Seconds a worker holds a push before another may take it.", low=20)
+    push_keep_days: int = setting(
+        "CALENDAR_PUSH_KEEP_DAYS", 7, "Days after its end that a booking waits for a new grant.", low=0, high=3650
+    )
+    exchange_s: float = setting("CALENDAR_EXCHANGE_S", 10.0, "Seconds for one exchange with a provider.", low=0.1)
+    call_s: float = setting("CALENDAR_CALL_S", 14.0, "Seconds for the provider work of one call.", low=0.5, high=600)
+    answer_bytes: int = setting("CALENDAR_ANSWER_BYTES", 8_000_000, "Bytes of one answer of a provider.", low=1000)
+    redirects: int = setting("CALENDAR_REDIRECTS", 5, "Redirects followed in one exchange.", low=0, high=20)
+    calendar_events: int = setting("CALENDAR_EVENTS", 20_000, "Events read of one calendar.")
+    expand_processes: int = setting("CALENDAR_EXPAND_PROCESSES", 2, "Children that read calendar text.", high=64)
+    expand_event_s: float = setting(
+        "CALENDAR_EXPAND_EVENT_S", 1.0, "CPU seconds for reading one event.", low=0.01, high=60
+    )
+    expand_s: float = setting("CALENDAR_EXPAND_S", 2.5, "Seconds for reading the text of one calendar.", low=0.1, high=60)
+    expand_bytes: int = setting(
+        "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
+    )
+    request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one gRPC request.", low=1000)
+    drain_s: float = setting("CALENDAR_DRAIN_S", 20.0, "Seconds that calls in flight get after SIGTERM.", low=0)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """Read ``environ`` (the process's by default). Raises ``ConfigError`` with every problem at once."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for field in dataclasses.fields(cls):
+            name = field.metadata["name"]
+            raw = environ.get(name, "").strip()
+            if not raw:
+                continue
+            try:
+                values[field.name] = _read(raw, field.default, field.metadata["low"], field.metadata["high"])
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+        if problems:
+            raise ConfigError(problems)
+        config = cls(**values)
+        problems = config.problems()
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+    def problems(self) -> list[str]:
+        """What is wrong between the settings, a sentence each."""
+        found = []
+        if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            found.append("CALENDAR_DATABASE_URL: must begin with `sqlite:///` or `postgresql://`.")
+        for name, address in (("GRPC", self.grpc_address), ("HTTP", self.http_address)):
+            host, colon, port = address.rpartition(":")
+            if not colon or not host or not port.isdigit() or int(port) > 65535:
+                found.append(f"CALENDAR_{name}_ADDRESS: must be `host:port`, such as 127.0.0.1:50051.")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            found.append("CALENDAR_LOG_LEVEL: must be debug, info, warning or error.")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            found.append("CALENDAR_TLS_CERT and CALENDAR_TLS_KEY: set both or none.")
+        if self.tls_client_ca and not self.tls_cert:
+            found.append("CALENDAR_TLS_CLIENT_CA: needs CALENDAR_TLS_CERT and CALENDAR_TLS_KEY.")
+        if not self.tls_cert and not self.plaintext and not is_loopback(self.grpc_address):
+            found.append(
+                "CALENDAR_GRPC_ADDRESS: is not loopback; set CALENDAR_TLS_CERT and CALENDAR_TLS_KEY, "
+                "or CALENDAR_PLAINTEXT=1 when something in front ends TLS."
+            )
+        if self.processes > 1 and self.database_url.startswith("sqlite"):
+            found.append("CALENDAR_PROCESSES: more than one needs Postgres; set CALENDAR_DATABASE_URL.")
+        if not self.master_keys and not self.database_url.startswith("sqlite"):
+            found.append(
+                "CALENDAR_MASTER_KEYS: is needed with Postgres, such as "
+                "`k1:$(head -c 32 /dev/urandom | base64)`; keep it somewhere safe."
+            )
+        return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``host:port`` listens on this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _read(raw: str, default: object, low: float, high: float) -> str | int | bool | float:
+    if isinstance(default, bool):
+        if raw.lower() in ("1", "true", "yes", "on"):
+            return True
+        if raw.lower() in ("0", "false", "no", "off"):
+            return False
+        raise ValueError("must be 1 or 0.")
+    if isinstance(default, (int, float)):
+        kind = type(default)
+        try:
+            number = kind(raw)
+        except ValueError:
+            raise ValueError(f"must be a {'whole ' if kind is int else ''}number, not {raw[:40]!r}.") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low:g} to {high:g}.")
+        return number
+    return raw

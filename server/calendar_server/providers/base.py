@@ -1,0 +1,153 @@
+"""What every provider can do.
+
+Vocabulary
+    link     a connection together with its opened grant, for the length of one use. ``link.check()`` is called before
+             every exchange and raises ``NotFound`` once the connection is disconnected.
+    account  what a successful connect found out: identity, calendars, first choice.
+    uid      our own identity of an event (lower-case letters a-v and digits, 52 characters), the same on every
+             repetition of a write.
+    etag     the provider's version of an event; every write is fenced by it.
+
+Every verb takes a ``Deadline`` and ends by it. What verbs raise
+    NeedsReauth           the stored grant was refused (a 401 is repeated once before that is believed)
+    CalendarGone          the calendar is not there (reading: 403, 404, 410 on the collection; writing: 404, 410)
+    CalendarReadOnly      writing: 403
+    ProviderRefused       writing: the event was refused as such (400-class validation, 413, 415, 507)
+    ProviderThrottled     429, or 503 with Retry-After; ``retry_after_s`` is at most one hour
+    ProviderUnavailable   everything else: 5xx, time-outs, cut, empty or foreign answers, answers over our limits
+A repetition of ``put_event`` or ``delete_event`` with the same arguments is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from calendar_server.core.model import (
+    Booking,
+    Calendar,
+    CalendarId,
+    CalendarRead,
+    Connection,
+    EventId,
+    Interval,
+)
+from calendar_server.errors import ProviderUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point on the monotonic clock, in seconds, by which work must have ended."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.at - time.monotonic())
+
+    def sooner(self, seconds: float) -> Deadline:
+        """This deadline, or ``seconds`` from now, whichever comes first."""
+        return Deadline(min(self.at, time.monotonic() + seconds))
+
+    def check(self) -> None:
+        """Raise ``ProviderUnavailable`` when the time is over."""
+        if self.remaining() <= 0:
+            raise ProviderUnavailable("The provider took too long to answer.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """An opened grant. It never shows itself."""
+
+    values: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection together with its opened grant."""
+
+    connection: Connection
+    secret: Secret
+    check: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a successful connect found out."""
+
+    subject: str
+    email: str
+    calendar_id: CalendarId
+    busy_calendar_ids: tuple[CalendarId, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRef:
+    """Where an event of ours is, or will be. ``event_id`` is empty while the provider has yet to give one."""
+
+    calendar_id: CalendarId
+    uid: str
+    event_id: EventId
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEvent:
+    """An event of ours as it stands at the provider.
+
+    ``revision`` is the booking's revision that the event says it shows, 0 if it says none. ``sequence`` is the iCalendar
+    SEQUENCE (0 where there is none).
+    """
+
+    event_id: EventId
+    etag: str
+    revision: int = 0
+    sequence: int = 0
+    web_link: str = ""
+
+
+class Provider(Protocol):
+    """One kind of provider. See the module for the vocabulary and for what the verbs raise."""
+
+    def list_calendars(self, link: Link, deadline: Deadline) -> list[Calendar]:
+        """Read the account's calendars now."""
+        ...
+
+    def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
+        """Read what stands in the window now. Events that only touch the window are included, unclipped."""
+        ...
+
+    def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
+        """The id that an event with this uid will have; empty if only the provider can tell."""
+        ...
+
+    def find_event(self, link: Link, ref: EventRef, deadline: Deadline) -> RemoteEvent | None:
+        """Look for an event of ours. None: it is not there (not: could not be read)."""
+        ...
+
+    def put_event(
+        self, link: Link, ref: EventRef, booking: Booking, known: RemoteEvent | None, deadline: Deadline
+    ) -> RemoteEvent:
+        """Create the event (``known`` None) or replace the known version of it in place.
+
+        Raises ``PreconditionFailed`` when the event stands there after all, or in another version, or when its uid is
+        taken elsewhere: look again, then decide.
+        """
+        ...
+
+    def delete_event(self, link: Link, ref: EventRef, known: RemoteEvent, deadline: Deadline) -> None:
+        """Take out the known version of the event. Not there any more is success; another version raises
+        ``PreconditionFailed``."""
+        ...

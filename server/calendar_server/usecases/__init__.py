@@ -1,0 +1,1 @@
+"""What the service does, a file per noun. Transactions begin and end here."""
