@@ -20,6 +20,7 @@ CalendarError
 ├── NotConfigured            the operator has not filled a setting
 ├── SlotTaken                something else blocks the span
 ├── LimitExceeded            too large, or too much at once
+├── StoreUnavailable         our own database is out of reach
 └── PreconditionFailed       an event changed under our hands (stays inside: look, then write)
 
 Each class has its ``reason``, the name of the value of ``calendars.v1.ErrorReason`` without its prefix. The message is
@@ -213,6 +214,15 @@ class LimitExceeded(CalendarError):
     """Too large, or too much at once."""
 
     reason = "LIMIT_EXCEEDED"
+
+
+class StoreUnavailable(CalendarError):
+    """Our own database is out of reach. Whether a change was stored is not known: send the same call again."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self, message: str = "The service's database cannot be reached at the moment. Try again."):
+        super().__init__(message, retry_after_s=2)
 
 
 class PreconditionFailed(CalendarError):

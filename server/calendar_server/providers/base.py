@@ -74,13 +74,22 @@ class Secret:
         return self.values[name]
 
 
+def _as_it_is(refused: Secret) -> Secret:
+    return refused
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection together with its opened grant."""
+    """A connection together with its opened grant.
+
+    ``renew`` answers the grant with a newer access token than the refused one (OAuth), or raises ``NeedsReauth`` when
+    only the account's owner can mend it. A password cannot be renewed: it comes back as it is.
+    """
 
     connection: Connection
     secret: Secret
     check: Callable[[], None] = lambda: None
+    renew: Callable[[Secret], Secret] = _as_it_is
 
 
 @dataclass(frozen=True, slots=True)

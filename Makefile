@@ -1,0 +1,52 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := server:clients:gen
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo run test check gen lock bench wheel clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what requirements-dev.lock names into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.ready ## Play the main job in the terminal, against a real CalDAV server
+	@$(BIN)/python deploy/demo.py
+
+run: $(VENV)/.ready ## Serve on this machine and print how to call it
+	@$(BIN)/python deploy/run.py
+
+test: $(VENV)/.ready ## Run every test, quick ones first
+	@$(BIN)/python -m pytest tests/unit tests/contract_store tests/contract tests/e2e
+
+check: $(VENV)/.ready ## Check stubs, protos, style and types
+	$(BIN)/python protos/generate.py --check
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python protos/breaking.py
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=server:clients:gen $(BIN)/mypy server/calendar_server clients/calendar_client
+
+gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/
+	$(BIN)/python protos/generate.py
+
+lock: $(VENV)/.ready ## Resolve the lock files again
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+
+bench: $(VENV)/.ready ## Measure, and print ratios
+	@$(BIN)/python -m bench
+
+wheel: $(VENV)/.ready ## Build the wheel into dist/
+	@$(BIN)/python -m hatchling build -t wheel -d dist
+
+clean: ## Remove the environment and what tools leave behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

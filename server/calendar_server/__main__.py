@@ -1,0 +1,120 @@
+"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | doctor."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+from collections.abc import Sequence
+
+from calendar_server import app
+from calendar_server.config import Config, ConfigError
+from calendar_server.doctor import examine
+from calendar_server.errors import CalendarError
+from calendar_server.telemetry import configure_logging
+from calendar_server.usecases.keys import Keys
+from calendar_server.usecases.rotation import rotate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. 0: done; 1: failed; 2: wrong usage or settings."""
+    options = _parser().parse_args(arguments)
+    # A core dump would hold master keys and passwords.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        config = Config.from_environment()
+        configure_logging(config.log_level)
+        return int(options.run(config, options) or 0)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except CalendarError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="calendar-server",
+        description="Connects people's calendars, reads when they are busy, writes bookings into them.",
+        epilog="Settings are environment variables; the README lists them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="migrate, then run gRPC, the HTTP sidecar and the worker")
+    serve.add_argument("--no-worker", action="store_true", help="leave the pushes to `worker` processes")
+    serve.set_defaults(run=lambda config, options: app.serve(config, with_worker=not options.no_worker))
+
+    worker = commands.add_parser("worker", help="push bookings into calendars")
+    worker.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
+    worker.set_defaults(run=lambda config, options: app.work(config, beside_server=options.beside_server))
+
+    migrate = commands.add_parser("migrate", help="bring the database up to date")
+    migrate.set_defaults(run=_migrate)
+
+    create = commands.add_parser("create-api-key", help="make a key; it is printed once, on standard output")
+    create.add_argument("--organization", required=True, metavar="NAME", help="made if there is none of this name")
+    create.set_defaults(run=_create_api_key)
+
+    revoke = commands.add_parser("revoke-api-key", help="end a key, everywhere within 5 seconds")
+    revoke.add_argument("id", metavar="ID", help="what `create-api-key` printed as `id: …`")
+    revoke.set_defaults(run=_revoke_api_key)
+
+    rotate = commands.add_parser("rotate-keys", help="seal everything anew with the first of CALENDAR_MASTER_KEYS")
+    rotate.set_defaults(run=_rotate_keys)
+
+    doctor = commands.add_parser("doctor", help="look at settings, database and keys, and say what is wrong")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _migrate(config: Config, options: argparse.Namespace) -> None:
+    store = app.Store.open(config.database_url)
+    applied = store.migrate()
+    print("\n".join(f"applied {name}" for name in applied) or "up to date")
+    store.close()
+
+
+def _create_api_key(config: Config, options: argparse.Namespace) -> int:
+    name = options.organization.strip()
+    if not name or len(name.encode()) > 256 or not name.isprintable():
+        print("--organization: must be 1 to 256 bytes of printable text.", file=sys.stderr)
+        return 2
+    store = app.open_store(config)
+    # The master key is made or checked now, so that a wrong one is noticed before anything depends on it.
+    app.open_vault(config, store)
+    key = Keys(store).create(name)
+    print(f"id: {key.id}", file=sys.stderr)
+    print(key.text)
+    store.close()
+    return 0
+
+
+def _revoke_api_key(config: Config, options: argparse.Namespace) -> None:
+    store = app.open_store(config)
+    Keys(store).revoke(options.id)
+    print("revoked")
+    store.close()
+
+
+def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
+    store = app.open_store(config)
+    outcome = rotate(store, app.open_vault(config, store))
+    print(f"sealed anew with {outcome.kid}: {outcome.resealed}; already: {outcome.current}")
+    for name in outcome.unreadable:
+        print(f"could not be opened and was left as it is: {name}", file=sys.stderr)
+    store.close()
+    return 1 if outcome.unreadable else 0
+
+
+def _doctor(config: Config, options: argparse.Namespace) -> int:
+    failed = 0
+    for step, problem in examine(config):
+        print(f"{'FAIL' if problem else 'ok  '}  {step}{': ' + problem if problem else ''}")
+        failed += bool(problem)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

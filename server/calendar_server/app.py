@@ -1,0 +1,296 @@
+"""The composition root: the only file that knows every room."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+from calendar_server.config import Config, ConfigError
+from calendar_server.core.model import ProviderName
+from calendar_server.errors import StoreUnavailable
+from calendar_server.providers.base import Provider
+from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.egress import AllowList, Egress
+from calendar_server.providers.expander import Expander
+from calendar_server.store.store import Store
+from calendar_server.telemetry import Metrics
+from calendar_server.usecases.availability import Availability
+from calendar_server.usecases.bookings import BookingContents, Bookings
+from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.keys import Keys
+from calendar_server.usecases.pushes import Pushes
+from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
+from calendar_server.worker.loop import Worker
+
+_log = logging.getLogger(__name__)
+
+SPARE_THREADS = 16
+"""Threads of the gRPC server that waiting calls leave to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process's whole objects."""
+
+    config: Config
+    store: Store
+    vault: Vault
+    metrics: Metrics
+    keys: Keys
+    connections: Connections
+    availability: Availability
+    bookings: Bookings
+    pushes: Pushes
+    egress: Egress
+    expander: Expander
+
+    def close(self) -> None:
+        """End threads and children, close the database."""
+        self.availability.close()
+        self.expander.close()
+        self.egress.close()
+        self.store.close()
+
+
+def open_store(config: Config) -> Store:
+    """Open the database and bring it up to date."""
+    store = Store.open(config.database_url)
+    store.migrate()
+    return store
+
+
+def open_vault(config: Config, store: Store) -> Vault:
+    """The vault with the keys of the settings, held against what is stored. Raises ``ConfigError`` for wrong ones."""
+    try:
+        text = config.master_keys
+        if not text:
+            if store.path is None:
+                raise ConfigError(["CALENDAR_MASTER_KEYS: is needed with this database."])
+            text = key_beside(store.path)
+        vault = Vault.from_keys(text)
+        check_keys(vault, store)
+    except (ValueError, VaultKeyError) as error:
+        raise ConfigError([f"CALENDAR_MASTER_KEYS: {error}"]) from error
+    return vault
+
+
+def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None]) -> Service:
+    """Make whole objects. Starts no thread and opens no connection but the store's."""
+    try:
+        allow = AllowList.parse(config.egress_allow)
+    except ValueError as error:
+        raise ConfigError([f"CALENDAR_EGRESS_ALLOW: {error}"]) from error
+    metrics = Metrics()
+    egress = Egress(allow=allow, exchange_s=config.exchange_s, answer_bytes=config.answer_bytes)
+    expander = Expander(
+        processes=config.expand_processes,
+        event_s=config.expand_event_s,
+        calendar_s=config.expand_s,
+        address_space_bytes=config.expand_bytes,
+    )
+    caldav = CaldavProvider(egress, expander, redirects=config.redirects, calendar_events=config.calendar_events)
+    providers: dict[ProviderName, Provider] = {ProviderName.CALDAV: caldav}
+    grants = Grants(store, vault)
+    contents = BookingContents(vault)
+    availability = Availability(
+        store,
+        grants,
+        providers,
+        call_s=config.call_s,
+        read_threads=config.read_threads,
+        unreadable_retry_s=max(60, config.max_staleness_s),
+    )
+    return Service(
+        config=config,
+        store=store,
+        vault=vault,
+        metrics=metrics,
+        keys=Keys(store),
+        connections=Connections(store, vault, grants, providers, caldav, call_s=config.call_s, wake=wake),
+        availability=availability,
+        bookings=Bookings(
+            store,
+            contents,
+            availability,
+            providers,
+            waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
+            wake=wake,
+        ),
+        # A push must end well before its lease does.
+        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        egress=egress,
+        expander=expander,
+    )
+
+
+def build_worker(service: Service, *, poll_s: float) -> Worker:
+    """The worker of this process."""
+    config = service.config
+    return Worker(
+        service.store,
+        service.pushes,
+        push_threads=config.push_threads,
+        mailbox_pushes=config.mailbox_pushes,
+        lease_s=config.lease_s,
+        poll_s=poll_s,
+        keep_days=config.push_keep_days,
+    )
+
+
+class WorkerProcess:
+    """The worker as a process of its own, niced, beside a server. It is started again when it dies.
+
+    A byte on its standard input wakes it; the end of that pipe, also by our death, stops it.
+    """
+
+    POLL_S = 1.0
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process = self._start()
+        self._keeper = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
+        self._keeper.start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "calendar_server", "worker", "--beside-server"],
+            stdin=subprocess.PIPE,
+            # Signals of the terminal go to the server alone, which stops the worker when its own calls have ended.
+            start_new_session=True,
+        )
+        os.set_blocking(_pipe(process).fileno(), False)
+        return process
+
+    def _keep(self) -> None:
+        pause = 0.5
+        while not self._stopping.is_set():
+            code = self._process.wait()
+            if self._stopping.is_set():
+                return
+            _log.error("worker_died", extra={"code": code})
+            self._stopping.wait(pause)
+            pause = min(pause * 2, 30.0)
+            with self._lock:
+                if not self._stopping.is_set():
+                    self._process = self._start()
+
+    def wake(self) -> None:
+        """Tell the worker that something is due. Never waits; a worker that died finds it by itself."""
+        try:
+            os.write(_pipe(self._process).fileno(), b".")
+        except (OSError, ValueError):
+            # Full: it has wakes enough. Broken: it is being started again.
+            return
+
+    def stop(self) -> None:
+        """Let it finish the pushes in progress."""
+        with self._lock:
+            self._stopping.set()
+        _pipe(self._process).close()
+        try:
+            self._process.wait(self._wait_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdin is None:
+        raise ValueError("the worker has no standard input")
+    return process.stdin
+
+
+def serve(config: Config, *, with_worker: bool) -> None:
+    """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT."""
+    # Imported here so that the other commands start without gRPC and the web server.
+    from calendar_server.rpc.server import build_server
+    from calendar_server.sidecar.app import Sidecar
+
+    stop = _stop_event()
+    store = open_store(config)
+    vault = open_vault(config, store)
+    beside = WorkerProcess(wait_s=config.lease_s) if with_worker else None
+    service = build(config, store, vault, wake=beside.wake if beside else lambda: None)
+    server = build_server(
+        config,
+        connections=service.connections,
+        availability=service.availability,
+        bookings=service.bookings,
+        authenticator=service.keys,
+        metrics=service.metrics,
+    )
+    sidecar = Sidecar(config, ready=lambda: _not_ready(store, stop), metrics=service.metrics)
+    sidecar.start()
+    server.start()
+    server.set_serving(True)
+    _log.info("serving", extra={"grpc": config.grpc_address, "http": config.http_address})
+    threading.Thread(target=service.expander.warm, name="expander-warm", daemon=True).start()
+    while not stop.wait(HEALTH_EVERY_S):
+        server.set_serving(not _not_ready(store, stop))
+    _log.info("stopping")
+    server.set_serving(False)
+    server.stop(config.drain_s)
+    sidecar.stop()
+    if beside:
+        beside.stop()
+    service.close()
+    _log.info("stopped")
+
+
+HEALTH_EVERY_S = 1.0
+
+
+def _not_ready(store: Store, stop: threading.Event) -> list[str]:
+    """Why this process should get no calls; empty when it should."""
+    if stop.is_set():
+        return ["stopping"]
+    try:
+        store.ping()
+    except StoreUnavailable:
+        return ["database out of reach"]
+    return []
+
+
+def work(config: Config, *, beside_server: bool) -> None:
+    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input."""
+    os.nice(5)
+    stop = _stop_event()
+    store = Store.open(config.database_url) if beside_server else open_store(config)
+    vault = open_vault(config, store)
+    woken: list[Callable[[], None]] = []
+    service = build(config, store, vault, wake=lambda: [wake() for wake in woken] and None)
+    worker = build_worker(service, poll_s=WorkerProcess.POLL_S if beside_server else 0.25)
+    woken.append(worker.wake)
+    if beside_server:
+        threading.Thread(target=_listen, args=(worker, stop), name="wake", daemon=True).start()
+    runner = threading.Thread(target=worker.run, name="worker")
+    runner.start()
+    _log.info("working")
+    stop.wait()
+    worker.stop()
+    runner.join()
+    service.close()
+
+
+def _listen(worker: Worker, stop: threading.Event) -> None:
+    """Turn bytes on standard input into wakes; its end stops the worker."""
+    while os.read(0, 4096):
+        worker.wake()
+    stop.set()
+
+
+def _stop_event() -> threading.Event:
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, frame: stop.set())
+    return stop

@@ -1,0 +1,353 @@
+"""Bookings: accepted as wanted states, told how far they have come. Acknowledged is done: what is accepted is on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from calendar_server.core.booking import Happening, event_uid, merged_cancellation, moved
+from calendar_server.core.model import (
+    Attendee,
+    Booking,
+    BookingId,
+    BookingStatus,
+    CalendarId,
+    Connection,
+    ConnectionId,
+    EventId,
+    EventState,
+    Instant,
+    Interval,
+    OrganizationId,
+    ProviderName,
+)
+from calendar_server.errors import CalendarReadOnly, NotFound, SlotTaken, ValidationError, Violation
+from calendar_server.providers.base import Provider
+from calendar_server.store.rows import BookingRow, OutboxRow
+from calendar_server.store.store import Store
+from calendar_server.usecases.availability import Availability, Reads
+from calendar_server.usecases.caller import Caller
+from calendar_server.usecases.commands import BookingEvent, BookingReport, Problem, SyncCommand, Target
+from calendar_server.usecases.targets import resolve
+from calendar_server.vault import Vault
+
+FIRST_LOOK_S = 0.01
+LAST_LOOK_S = 0.1
+"""Seconds between two looks of a waiting call: doubling from the first to the last."""
+DEADLINE_MARGIN_S = 0.5
+"""Seconds of the caller's deadline that waiting leaves."""
+
+
+class BookingContents:
+    """What a booking says, sealed: titles and guests are in no row that can be read without a master key."""
+
+    def __init__(self, vault: Vault):
+        self._vault = vault
+
+    def seal(self, organization_id: OrganizationId, booking: Booking, sent: Booking) -> str:
+        """Seal the booking, and beside it what its caller sent (a cancellation keeps what it leaves empty)."""
+        text = json.dumps([dataclasses.asdict(booking), dataclasses.asdict(sent)])
+        return self._vault.seal(text, table="bookings", row=_row(organization_id, booking.id), column="sealed_content")
+
+    def open(self, row: BookingRow) -> tuple[Booking, Booking]:
+        """The booking, and what was sent."""
+        booking, sent = json.loads(
+            self._vault.open(
+                row.sealed_content,
+                table="bookings",
+                row=_row(row.organization_id, row.id),
+                column="sealed_content",
+            )
+        )
+        return _booking(booking), _booking(sent)
+
+
+class Bookings:
+    """What callers do with bookings. ``wake`` tells the worker that pushes are due."""
+
+    def __init__(
+        self,
+        store: Store,
+        contents: BookingContents,
+        availability: Availability,
+        providers: Mapping[ProviderName, Provider],
+        *,
+        waiting_most: int,
+        wake: Callable[[], None],
+    ):
+        self._store = store
+        self._contents = contents
+        self._availability = availability
+        self._providers = providers
+        self._wake = wake
+        # A waiting call holds a thread of the server. Beyond this many, calls are answered PENDING at once.
+        self._waiting = threading.BoundedSemaphore(waiting_most)
+
+    def sync(self, caller: Caller, command: SyncCommand) -> BookingReport:
+        """Accept a revision and wait for its pushes. Committed before it is acknowledged."""
+        reads = self._reads_for(caller, command) if command.require_free else None
+        with self._store.transaction():
+            self._accept(caller.organization_id, command, reads)
+        self._wake()
+        self._wait(caller, command)
+        return self.get(caller, command.booking.id)
+
+    def get(self, caller: Caller, booking_id: BookingId) -> BookingReport:
+        """The newest state of a booking. Raises ``NotFound`` when the organization has none with this id."""
+        row = self._store.bookings.get(caller.organization_id, booking_id)
+        if row is None:
+            raise NotFound("There is no such booking. SyncBooking makes one.")
+        events = self._store.outbox.of_booking(caller.organization_id, booking_id)
+        return BookingReport(self._contents.open(row)[0], tuple(_event(event) for event in events))
+
+    def _reads_for(self, caller: Caller, command: SyncCommand) -> tuple[list[Connection], Reads] | None:
+        """Read the span from the providers, before the transaction. None where the revision is not a new one."""
+        booking = command.booking
+        known = self._store.bookings.get(caller.organization_id, booking.id)
+        if booking.status is not BookingStatus.CONFIRMED or (known and known.revision >= booking.revision):
+            return None
+        connections = self._writable(caller.organization_id, booking.id, command.target)
+        window = Interval(booking.start, booking.end)
+        return connections, self._availability.read(connections, window, self._availability.deadline(caller))
+
+    def _accept(
+        self, organization_id: OrganizationId, command: SyncCommand, reads: tuple[list[Connection], Reads] | None
+    ) -> None:
+        sent = command.booking
+        row = self._store.bookings.get_for_update(organization_id, sent.id)
+        before, sent_before = self._contents.open(row) if row else (None, None)
+        wanted_set = _wanted_set(command)
+        if row is not None and sent.revision < row.revision:
+            return
+        if row is not None and sent.revision == row.revision:
+            if sent != sent_before or wanted_set != row.wanted_set:
+                raise ValidationError(
+                    [
+                        Violation(
+                            "booking.revision",
+                            f"revision {sent.revision} was sent before with other content; send a higher revision",
+                        )
+                    ]
+                )
+            self._repeat(organization_id, sent.id)
+            return
+        cancelled = sent.status is BookingStatus.CANCELLED
+        booking = merged_cancellation(sent, before) if cancelled else sent
+        connections = [] if cancelled else self._writable(organization_id, sent.id, command.target)
+        if reads is not None and not cancelled:
+            self._check_free(connections, booking, reads)
+        now = self._store.now()
+        self._store.bookings.put(
+            BookingRow(
+                organization_id=organization_id,
+                id=booking.id,
+                revision=booking.revision,
+                status=booking.status,
+                start=booking.start,
+                end=booking.end,
+                sealed_content=self._contents.seal(organization_id, booking, sent),
+                wanted_set=wanted_set,
+                updated_at=now,
+            )
+        )
+        self._want(organization_id, booking, connections, now)
+
+    def _writable(self, organization_id: OrganizationId, booking_id: BookingId, target: Target) -> list[Connection]:
+        """The connections of a set that can show a booking.
+
+        Raises ``NotFound`` and ``CalendarReadOnly`` for ids that were named; an owner's connections without a writable
+        calendar are left out.
+        """
+        connections = resolve(self._store, organization_id, target)
+        written = {row.connection_id for row in self._store.outbox.of_booking(organization_id, booking_id)}
+        lacking = [c for c in connections if not c.calendar_id and c.id not in written]
+        if lacking and target.connection_ids:
+            raise CalendarReadOnly(
+                f"The connection {lacking[0].id} has no calendar that can be written to. "
+                "Choose one by UpdateConnection, or leave the connection out.",
+                metadata={"connectionId": lacking[0].id},
+            )
+        return [connection for connection in connections if connection not in lacking]
+
+    def _check_free(
+        self, connections: Sequence[Connection], booking: Booking, reads: tuple[list[Connection], Reads]
+    ) -> None:
+        read_connections, found = reads
+        ids = [connection.id for connection in connections]
+        self._store.connections.lock(ids)
+        if set(ids) != {connection.id for connection in read_connections}:
+            # Connections came or went between the read and this transaction. Nothing is committed; a repeat reads them.
+            raise SlotTaken("The set of connections changed at this moment. Send the same revision again.")
+        taken = self._availability.require_free(
+            connections, Interval(booking.start, booking.end), booking.id, found
+        )
+        if taken is not None:
+            raise SlotTaken(
+                "Something else blocks this time. Choose another, or send the booking without `require_free`.",
+                metadata={"connectionId": taken[0], "calendarId": taken[1]},
+            )
+
+    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId) -> None:
+        now = self._store.now()
+        for row in self._store.outbox.of_booking(organization_id, booking_id):
+            state = moved(row.state, Happening.REPEATED)
+            if state is not row.state:
+                self._store.outbox.put(_due(row, state, now))
+
+    def _want(
+        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
+    ) -> None:
+        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
+        rows = self._store.outbox.of_booking(organization_id, booking.id)
+        by_connection = {row.connection_id: row for row in rows}
+        # The event of an account that was disconnected and is connected again goes on under its new connection.
+        for row in rows:
+            if row.state is EventState.DETACHED:
+                successor = self._store.connections.successor(row.connection_id)
+                if successor is not None and successor.id not in by_connection:
+                    by_connection[successor.id] = dataclasses.replace(row, connection_id=successor.id)
+                    del by_connection[row.connection_id]
+        wanted_ids = {connection.id for connection in connections}
+        for connection in connections:
+            known = by_connection.get(connection.id)
+            if known is None:
+                row = self._new_row(organization_id, booking, connection, now)
+            elif known.state in (EventState.REMOVED, EventState.GONE):
+                row = self._regenerated(known, connection)
+            else:
+                row = known
+            self._store.outbox.put(
+                dataclasses.replace(
+                    _due(row, moved(row.state, Happening.WANTED), now),
+                    wanted="present",
+                    wanted_revision=booking.revision,
+                )
+            )
+        for row in by_connection.values():
+            if row.connection_id in wanted_ids or not self._store.connections.is_live(row.connection_id):
+                continue
+            if row.state is EventState.DETACHED and booking.status is not BookingStatus.CANCELLED:
+                # Connected again but not asked for: its old event stays, as Disconnect promised.
+                continue
+            state = moved(row.state, Happening.UNWANTED)
+            changed = dataclasses.replace(row, wanted="absent", wanted_revision=booking.revision, updated_at=now)
+            self._store.outbox.put(changed if state is EventState.REMOVED else _due(changed, state, now))
+
+    def _new_row(
+        self, organization_id: OrganizationId, booking: Booking, connection: Connection, now: Instant
+    ) -> OutboxRow:
+        blank = OutboxRow(
+            id=f"{now:016x}{secrets.token_hex(8)}",
+            organization_id=organization_id,
+            booking_id=booking.id,
+            connection_id=connection.id,
+            calendar_id=connection.calendar_id,
+            generation=0,
+            uid="",
+            event_id=EventId(""),
+            wanted="present",
+            wanted_revision=booking.revision,
+            pushed_revision=0,
+            state=EventState.PENDING,
+            etag="",
+            web_link="",
+            attempts=0,
+            due_at=now,
+            problem_reason="",
+            problem_message="",
+            lease_token="",
+            lease_until=0,
+            updated_at=now,
+            pushed_at=0,
+        )
+        return self._regenerated(blank, connection)
+
+    def _regenerated(self, row: OutboxRow, connection: Connection) -> OutboxRow:
+        return next_generation(row, connection, self._providers[connection.provider])
+
+    def _wait(self, caller: Caller, command: SyncCommand) -> None:
+        """Wait until no event is PENDING, at most as long as the command says and the deadline allows."""
+        until = time.monotonic() + command.wait_s
+        if caller.deadline is not None:
+            until = min(until, caller.deadline.at - DEADLINE_MARGIN_S)
+        if until <= time.monotonic() or not self._waiting.acquire(blocking=False):
+            return
+        try:
+            pause = FIRST_LOOK_S
+            while self._pending(caller.organization_id, command.booking.id):
+                left = until - time.monotonic()
+                if left <= 0:
+                    return
+                time.sleep(min(pause, left))
+                pause = min(pause * 2, LAST_LOOK_S)
+        finally:
+            self._waiting.release()
+
+    def _pending(self, organization_id: OrganizationId, booking_id: BookingId) -> bool:
+        rows = self._store.outbox.of_booking(organization_id, booking_id)
+        return any(row.state is EventState.PENDING for row in rows)
+
+
+def next_generation(row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:
+    """The row with a new identity for its event: nothing of it has been written yet."""
+    generation = row.generation + 1
+    uid = event_uid(
+        row.organization_id, connection.provider, connection.subject, row.calendar_id, row.booking_id, generation
+    )
+    return dataclasses.replace(
+        row,
+        generation=generation,
+        uid=uid,
+        event_id=provider.event_id(CalendarId(row.calendar_id), uid),
+        pushed_revision=0,
+        etag="",
+        web_link="",
+    )
+
+
+def _due(row: OutboxRow, state: EventState, now: Instant) -> OutboxRow:
+    """The row as it stands when a push of it becomes due. A lease that somebody holds stays: they finish, then yield."""
+    return dataclasses.replace(
+        row, state=state, due_at=now, attempts=0, problem_reason="", problem_message="", updated_at=now
+    )
+
+
+def _wanted_set(command: SyncCommand) -> str:
+    """The set of connections as it was sent, in one spelling. A cancellation covers every event: its set is nothing."""
+    if command.booking.status is BookingStatus.CANCELLED:
+        return ""
+    return json.dumps([sorted(set(command.target.connection_ids)), command.target.owner])
+
+
+def _event(row: OutboxRow) -> BookingEvent:
+    waiting = row.state is EventState.PENDING
+    due_at = row.due_at if waiting else None
+    problem = None
+    if row.problem_reason:
+        problem = Problem(row.problem_reason, row.problem_message, due_at)
+    return BookingEvent(
+        connection_id=ConnectionId(row.connection_id),
+        calendar_id=CalendarId(row.calendar_id),
+        event_id=EventId(row.event_id),
+        state=row.state,
+        synced_revision=row.pushed_revision,
+        web_link=row.web_link,
+        problem=problem,
+        next_attempt_at=due_at,
+        attempts=row.attempts,
+    )
+
+
+def _row(organization_id: OrganizationId, booking_id: BookingId) -> str:
+    return json.dumps([organization_id, booking_id])
+
+
+def _booking(values: dict[str, object]) -> Booking:
+    fields = dict(values)
+    attendees = tuple(Attendee(**attendee) for attendee in fields.pop("attendees"))  # type: ignore[attr-defined]
+    status = BookingStatus(str(fields.pop("status")))
+    return Booking(**fields, status=status, attendees=attendees)  # type: ignore[arg-type]

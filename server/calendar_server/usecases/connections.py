@@ -1,0 +1,311 @@
+"""Connections: made, renewed, listed, chosen, ended."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from calendar_server.core.model import (
+    Calendar,
+    Connection,
+    ConnectionId,
+    ConnectionStatus,
+    Instant,
+    OrganizationId,
+    Preset,
+    ProviderName,
+    SyncStatus,
+)
+from calendar_server.errors import (
+    AccountMismatch,
+    CalendarReadOnly,
+    Conflict,
+    ForbiddenDestination,
+    NotConfigured,
+    NotFound,
+    ValidationError,
+    Violation,
+)
+from calendar_server.providers.base import Account, Deadline, Provider, Secret
+from calendar_server.store.store import AlreadyThere, Store
+from calendar_server.usecases.caller import Caller
+from calendar_server.usecases.commands import (
+    AuthorizationUrl,
+    CaldavAccount,
+    ConnectCommand,
+    ConnectionPage,
+    ListedCalendar,
+    ListQuery,
+    OAuthAccount,
+    UpdateCommand,
+)
+from calendar_server.usecases.grants import Grants, disconnected
+from calendar_server.vault import Vault, VaultError
+
+
+class ConnectsCaldav(Protocol):
+    """The part of the CalDAV provider that makes accounts of credentials."""
+
+    def connect(
+        self, *, preset: Preset, username: str, password: str, server_url: str, deadline: Deadline
+    ) -> tuple[Account, Secret]: ...
+
+
+class Connections:
+    """What callers do with connections. ``wake`` tells the worker that pushes have become due."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        grants: Grants,
+        providers: Mapping[ProviderName, Provider],
+        caldav: ConnectsCaldav,
+        *,
+        call_s: float,
+        wake: Callable[[], None],
+    ):
+        self._store = store
+        self._vault = vault
+        self._grants = grants
+        self._providers = providers
+        self._caldav = caldav
+        self._call_s = call_s
+        self._wake = wake
+
+    def connect(self, caller: Caller, command: ConnectCommand) -> Connection | AuthorizationUrl:
+        """Connect CalDAV at once, or begin an OAuth connection. Nothing is stored before the credentials are proved."""
+        if command.connection_id:
+            self._renewable(caller.organization_id, command)
+        if isinstance(command.account, OAuthAccount):
+            return self._authorize(command.account)
+        return self._connect_caldav(caller, command, command.account)
+
+    def _renewable(self, organization_id: OrganizationId, command: ConnectCommand) -> Connection:
+        connection = self._get(organization_id, command.connection_id)
+        if command.owner and command.owner != connection.owner:
+            raise ValidationError(
+                [Violation("owner", "must be empty or the connection's own when `connection_id` is given")]
+            )
+        wanted = command.account.provider if isinstance(command.account, OAuthAccount) else ProviderName.CALDAV
+        if connection.provider is not wanted:
+            raise AccountMismatch(f"The connection {connection.id} is not one of {wanted}. Renew it with its own provider.")
+        return connection
+
+    def _authorize(self, account: OAuthAccount) -> AuthorizationUrl:
+        setting = f"CALENDAR_{account.provider.upper()}_CLIENT_ID"
+        raise NotConfigured(
+            setting,
+            f"{account.provider.capitalize()} is not configured in this service. Its operator must set {setting}.",
+        )
+
+    def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:
+        try:
+            account, secret = self._caldav.connect(
+                preset=caldav.preset,
+                username=caldav.username,
+                password=caldav.password,
+                server_url=caldav.server_url,
+                deadline=self._deadline(caller),
+            )
+        except ForbiddenDestination as error:
+            raise ValidationError([Violation("caldav.server_url", error.message)]) from error
+        return self._settle(caller.organization_id, command, ProviderName.CALDAV, account, secret)
+
+    def _settle(
+        self,
+        organization_id: OrganizationId,
+        command: ConnectCommand,
+        provider: ProviderName,
+        account: Account,
+        secret: Secret,
+    ) -> Connection:
+        """Store a proved account: a new connection, or the renewal of the one that it already has."""
+        owner = command.owner
+        if command.connection_id:
+            owner = self._renewable(organization_id, command).owner
+        try:
+            with self._store.transaction():
+                connection = self._store_account(organization_id, owner, command, provider, account, secret)
+        except AlreadyThere as error:
+            # An equal Connect won the race between our look and our insert.
+            winner = self._store.connections.by_subject(organization_id, owner, provider, account.subject)
+            if winner is None:
+                raise disconnected() from error
+            raise Conflict(winner.id) from error
+        self._wake()
+        return connection
+
+    def _store_account(
+        self,
+        organization_id: OrganizationId,
+        owner: str,
+        command: ConnectCommand,
+        provider: ProviderName,
+        account: Account,
+        secret: Secret,
+    ) -> Connection:
+        connections = self._store.connections
+        holder = connections.by_subject(organization_id, owner, provider, account.subject)
+        if command.connection_id:
+            target = self._get(organization_id, command.connection_id)
+            if target.subject != account.subject:
+                raise AccountMismatch(
+                    f"These credentials belong to another account than the connection {target.id}. "
+                    "Use that account's, or connect this one without `connection_id`."
+                )
+            return self._renew(target, account, secret)
+        if holder is not None:
+            if holder.status is ConnectionStatus.ACTIVE:
+                raise Conflict(holder.id)
+            return self._renew(holder, account, secret)
+        now = self._store.now()
+        connection = Connection(
+            id=ConnectionId(f"cal_{secrets.token_hex(12)}"),
+            organization_id=organization_id,
+            owner=owner,
+            provider=provider,
+            subject=account.subject,
+            account_email=account.email,
+            calendar_id=account.calendar_id,
+            busy_calendar_ids=account.busy_calendar_ids,
+            status=ConnectionStatus.ACTIVE,
+            sync_status=SyncStatus.CONNECTED,
+            sync_error=None,
+            last_sync_at=now,
+            connected_at=now,
+            grant_version=1,
+            settings=account.settings,
+        )
+        connections.add(connection, self._grants.seal(connection.id, secret))
+        return connection
+
+    def _renew(self, connection: Connection, account: Account, secret: Secret) -> Connection:
+        """New credentials for the same account. Id, ``connected_at`` and the choice of calendars stay."""
+        now = self._store.now()
+        self._store.connections.renew(
+            connection.id,
+            sealed_grant=self._grants.seal(connection.id, secret),
+            account_email=account.email,
+            settings=account.settings,
+        )
+        self._store.connections.note_success(connection.id, now, connection.grant_version + 1)
+        self._store.outbox.make_due(connection.id, now)
+        return self._get(connection.organization_id, connection.id)
+
+    def list(self, caller: Caller, query: ListQuery) -> ConnectionPage:
+        """A page of the organization's connections, newest first."""
+        row, column = caller.organization_id, _filters(query)
+        before = self._open_token(query.page_token, row, column) if query.page_token else None
+        found = self._store.connections.page(
+            caller.organization_id,
+            ids=query.ids,
+            owner=query.owner,
+            provider=query.provider,
+            status=query.status,
+            before=before,
+            limit=query.page_size + 1,
+        )
+        page, token = found[: query.page_size], ""
+        if len(found) > query.page_size:
+            last = json.dumps([page[-1].connected_at, page[-1].id])
+            sealed = self._vault.seal(last, table="page_token", row=row, column=column)
+            token = base64.urlsafe_b64encode(sealed.encode()).decode().rstrip("=")
+        return ConnectionPage(tuple(page), token)
+
+    def _open_token(self, token: str, row: str, column: str) -> tuple[Instant, str]:
+        try:
+            sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+            connected_at, connection_id = json.loads(
+                self._vault.open(sealed, table="page_token", row=row, column=column)
+            )
+        except (VaultError, ValueError, binascii.Error) as error:
+            raise ValidationError(
+                [
+                    Violation(
+                        "page_token", "must be the `next_page_token` of a page that was asked for with the same filters"
+                    )
+                ]
+            ) from error
+        return connected_at, connection_id
+
+    def disconnect(self, caller: Caller, connection_id: ConnectionId) -> None:
+        """End a connection and forget its secrets. Raises ``NotFound`` when there never was one with this id."""
+        if not self._store.connections.exists(caller.organization_id, connection_id):
+            raise disconnected()
+        with self._store.transaction():
+            now = self._store.now()
+            if self._store.connections.disconnect(caller.organization_id, connection_id, now):
+                self._store.outbox.detach(connection_id, now)
+
+    def list_calendars(self, caller: Caller, connection_id: ConnectionId) -> tuple[ListedCalendar, ...]:
+        """The calendars inside a connection, read from the provider now."""
+        connection = self._get(caller.organization_id, connection_id)
+        calendars = self._read_calendars(caller, connection)
+        return tuple(ListedCalendar(calendar, calendar.id in connection.busy_calendar_ids) for calendar in calendars)
+
+    def update(self, caller: Caller, command: UpdateCommand) -> Connection:
+        """Change the choice of calendars, checked against the provider. All of it or nothing."""
+        connection = self._get(caller.organization_id, command.id)
+        if command.calendar_id is None and command.busy_calendar_ids is None:
+            return connection
+        calendars = {calendar.id: calendar for calendar in self._read_calendars(caller, connection)}
+        violations = []
+        if command.calendar_id is not None and command.calendar_id not in calendars:
+            violations.append(Violation("calendar_id", "is not a calendar of this connection; see ListCalendars"))
+        for position, busy_id in enumerate(command.busy_calendar_ids or ()):
+            if busy_id not in calendars:
+                violations.append(
+                    Violation(
+                        f"busy_calendar_ids[{position}]", "is not a calendar of this connection; see ListCalendars"
+                    )
+                )
+        if violations:
+            raise ValidationError(violations)
+        if command.calendar_id is not None and not calendars[command.calendar_id].writable:
+            raise CalendarReadOnly(
+                "This calendar cannot be written to. Choose one that ListCalendars shows as writable.",
+                metadata={"connectionId": connection.id, "calendarId": command.calendar_id},
+            )
+        with self._store.transaction():
+            current = self._store.connections.get_for_update(caller.organization_id, command.id)
+            if current is None:
+                raise disconnected()
+            chosen = dataclasses.replace(
+                current,
+                calendar_id=current.calendar_id if command.calendar_id is None else command.calendar_id,
+                busy_calendar_ids=(
+                    current.busy_calendar_ids if command.busy_calendar_ids is None else command.busy_calendar_ids
+                ),
+            )
+            self._store.connections.choose(
+                chosen.id, calendar_id=chosen.calendar_id, busy_calendar_ids=chosen.busy_calendar_ids
+            )
+        return self._get(caller.organization_id, command.id)
+
+    def _read_calendars(self, caller: Caller, connection: Connection) -> list[Calendar]:
+        with self._grants.use(connection) as link:
+            calendars = self._providers[connection.provider].list_calendars(link, self._deadline(caller))
+        self._grants.went_well([connection])
+        return calendars
+
+    def _get(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection:
+        connection = self._store.connections.get(organization_id, connection_id)
+        if connection is None:
+            raise NotFound("There is no such connection. List shows the ones there are.")
+        return connection
+
+    def _deadline(self, caller: Caller) -> Deadline:
+        return caller.deadline.sooner(self._call_s) if caller.deadline else Deadline.after(self._call_s)
+
+
+def _filters(query: ListQuery) -> str:
+    """The filters as a short text that a page token is bound to. The page size may change from page to page."""
+    told = json.dumps([sorted(query.ids), query.owner, query.provider, query.status])
+    return hashlib.sha256(told.encode()).hexdigest()

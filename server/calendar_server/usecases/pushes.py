@@ -1,0 +1,251 @@
+"""Pushing a booking into a calendar: look, then write, fenced by the event's version and by our lease.
+
+One push serves one row of the outbox, the wanted state of one booking in one calendar. It may die at any point and be
+repeated by anyone: the identity of the event is fixed and stored before the first write, so that a repetition finds what
+an earlier attempt has done.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+
+from calendar_server.core.booking import Happening, moved, retry_after_s
+from calendar_server.core.model import (
+    SECOND,
+    Booking,
+    CalendarId,
+    Connection,
+    EventId,
+    ProviderName,
+)
+from calendar_server.errors import (
+    CalendarError,
+    CalendarGone,
+    CalendarReadOnly,
+    NeedsReauth,
+    NotFound,
+    PreconditionFailed,
+    ProviderRefused,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
+from calendar_server.providers.base import Deadline, EventRef, Link, Provider, RemoteEvent
+from calendar_server.store.rows import OutboxRow
+from calendar_server.store.store import Store
+from calendar_server.usecases.bookings import BookingContents, next_generation
+from calendar_server.usecases.grants import Grants
+
+_log = logging.getLogger(__name__)
+
+LOOKS_MOST = 4
+"""Looks at one event in one push before it is put off."""
+GENERATIONS_MOST = 3
+"""New identities tried in one push when the provider says that an id is spent."""
+
+
+class LeaseLost(Exception):
+    """The row is somebody else's now, or wants something else: stop before writing."""
+
+
+class Pushes:
+    """Takes rows that the outbox leased to us to their end."""
+
+    def __init__(
+        self,
+        store: Store,
+        contents: BookingContents,
+        grants: Grants,
+        providers: Mapping[ProviderName, Provider],
+        *,
+        push_s: float,
+    ):
+        self._store = store
+        self._contents = contents
+        self._grants = grants
+        self._providers = providers
+        self._push_s = push_s
+
+    def push(self, row: OutboxRow) -> str:
+        """Bring one wanted state into its calendar and store how it went. Never raises for a provider's sake.
+
+        Answers one word for metrics: ``synced``, ``removed``, ``failed``, ``deferred`` or ``yielded``.
+        """
+        connection = self._store.connections.get(row.organization_id, row.connection_id)
+        if connection is None:
+            return self._yield(row)
+        try:
+            with self._grants.use(connection) as link:
+                if row.wanted == "present":
+                    row, event = self._present(row, link)
+                    return self._finish(row, Happening.PUSHED, event)
+                self._absent(row, link)
+                return self._finish(row, Happening.TAKEN_OUT, None)
+        except LeaseLost:
+            return self._yield(row)
+        except NotFound:
+            # Disconnected under our hands; the row is detached and no longer ours.
+            return self._yield(row)
+        except NeedsReauth as error:
+            # It waits without a due time; the renewal of the connection makes it due.
+            return self._put_off(row, error, due_at=None)
+        except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
+            if row.wanted == "absent" and isinstance(error, CalendarGone):
+                return self._finish(row, Happening.TAKEN_OUT, None)
+            return self._refused(row, error)
+        except CalendarError as error:
+            return self._defer(row, error)
+        except Exception:
+            _log.exception("push_broke", extra={"connection": row.connection_id})
+            return self._defer(row, ProviderUnavailable("The push failed for a reason inside this service."))
+
+    def _present(self, row: OutboxRow, link: Link) -> tuple[OutboxRow, RemoteEvent]:
+        booking = self._booking(row)
+        provider = self._providers[link.connection.provider]
+        deadline = Deadline.after(self._push_s)
+        spent = 0
+        for _ in range(LOOKS_MOST):
+            known = provider.find_event(link, _ref(row), deadline)
+            if known is None and row.pushed_revision > 0:
+                # It stood there and is gone: its owner deleted it, and this revision makes it again. Deleted ids may
+                # stay taken (Google's tombstones, trash bins), so the event gets a new one.
+                row = self._regenerate(row, link.connection, provider)
+                known = provider.find_event(link, _ref(row), deadline)
+            if known is not None and known.revision > booking.revision:
+                raise LeaseLost
+            self._still_ours(row)
+            try:
+                return row, provider.put_event(link, _ref(row), booking, known, deadline)
+            except PreconditionFailed:
+                if known is None and provider.find_event(link, _ref(row), deadline) is None:
+                    # Not there, and yet it cannot be made: the id is spent, or another calendar holds it.
+                    spent += 1
+                    if spent >= GENERATIONS_MOST:
+                        break
+                    row = self._regenerate(row, link.connection, provider)
+        raise ProviderUnavailable("The event keeps changing at the provider while it is written.")
+
+    def _absent(self, row: OutboxRow, link: Link) -> None:
+        provider = self._providers[link.connection.provider]
+        deadline = Deadline.after(self._push_s)
+        for _ in range(LOOKS_MOST):
+            known = provider.find_event(link, _ref(row), deadline)
+            if known is None:
+                return
+            if known.revision > row.wanted_revision:
+                raise LeaseLost
+            self._still_ours(row)
+            try:
+                provider.delete_event(link, _ref(row, known), known, deadline)
+                return
+            except PreconditionFailed:
+                continue
+        raise ProviderUnavailable("The event keeps changing at the provider while it is taken out.")
+
+    def _booking(self, row: OutboxRow) -> Booking:
+        stored = self._store.bookings.get(row.organization_id, row.booking_id)
+        if stored is None or stored.revision != row.wanted_revision:
+            raise LeaseLost
+        return self._contents.open(stored)[0]
+
+    def _still_ours(self, row: OutboxRow) -> None:
+        """Look at the lease once more, right before a write. The event's version fences what happens after this."""
+        current = self._store.outbox.get(row.id)
+        if (
+            current is None
+            or current.lease_token != row.lease_token
+            or current.lease_until <= self._store.now()
+            or current.wanted_revision != row.wanted_revision
+        ):
+            raise LeaseLost
+
+    def _regenerate(self, row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:
+        """Give the event a new identity, on disk before anything is written under it."""
+        renewed = next_generation(row, connection, provider)
+        held = self._store.outbox.hold(
+            row.id,
+            row.lease_token,
+            generation=renewed.generation,
+            uid=renewed.uid,
+            event_id=renewed.event_id,
+            pushed_revision=0,
+            etag="",
+            web_link="",
+        )
+        if not held:
+            raise LeaseLost
+        return renewed
+
+    def _finish(self, row: OutboxRow, happening: Happening, event: RemoteEvent | None) -> str:
+        now = self._store.now()
+        written: dict[str, object] = {
+            "pushed_revision": row.wanted_revision if event else 0,
+            "etag": event.etag if event else "",
+            "web_link": event.web_link if event else "",
+            "pushed_at": now,
+        }
+        if event:
+            written["event_id"] = event.event_id
+        state = moved(row.state, happening)
+        done = self._store.outbox.finish(
+            row.id,
+            row.lease_token,
+            row.wanted_revision,
+            row.wanted,
+            state=state,
+            due_at=None,
+            attempts=row.attempts + 1,
+            problem_reason="",
+            problem_message="",
+            updated_at=now,
+            **written,
+        )
+        if not done:
+            # A newer revision came while we wrote. It is due already; it only has to know what stands there now.
+            self._store.outbox.release(row.id, row.lease_token, **written)
+            return "yielded"
+        return str(state)
+
+    def _refused(self, row: OutboxRow, error: CalendarError) -> str:
+        done = self._store.outbox.finish(
+            row.id,
+            row.lease_token,
+            row.wanted_revision,
+            row.wanted,
+            state=moved(row.state, Happening.REFUSED),
+            due_at=None,
+            attempts=row.attempts + 1,
+            problem_reason=error.reason,
+            problem_message=error.message,
+            updated_at=self._store.now(),
+        )
+        return "failed" if done else self._yield(row)
+
+    def _defer(self, row: OutboxRow, error: CalendarError) -> str:
+        asked = error.retry_after_s if isinstance(error, ProviderThrottled) else None
+        seconds = retry_after_s(row.attempts + 1, asked, random.random())
+        return self._put_off(row, error, due_at=self._store.now() + int(seconds * SECOND))
+
+    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None) -> str:
+        done = self._store.outbox.finish(
+            row.id,
+            row.lease_token,
+            row.wanted_revision,
+            row.wanted,
+            state=moved(row.state, Happening.DEFERRED),
+            due_at=due_at,
+            attempts=row.attempts + 1,
+            problem_reason=error.reason,
+            problem_message=error.message,
+            updated_at=self._store.now(),
+        )
+        return "deferred" if done else self._yield(row)
+
+    def _yield(self, row: OutboxRow) -> str:
+        self._store.outbox.release(row.id, row.lease_token)
+        return "yielded"
+
+
+def _ref(row: OutboxRow, known: RemoteEvent | None = None) -> EventRef:
+    return EventRef(CalendarId(row.calendar_id), row.uid, known.event_id if known else EventId(row.event_id))

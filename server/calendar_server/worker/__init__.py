@@ -1,0 +1,1 @@
+"""What happens without a caller: leased jobs, run and finished."""
