@@ -1,0 +1,113 @@
+"""Starts the parts of the demo and of `make run` on this machine: Radicale, the service; and stops them by their pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+START_S = 20.0
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without settings of another service, with these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALENDAR_")}
+    return {**kept, **settings}
+
+
+@contextlib.contextmanager
+def running(arguments: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, its output into ``log``, and stop it at the end."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(arguments, env=dict(env), stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def radicale(folder: Path, users: Mapping[str, str]) -> Iterator[str]:
+    """A real CalDAV server on loopback with these users and passwords; answers its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "users").write_text("".join(f"{name}:{password}\n" for name, password in users.items()))
+    port = free_port()
+    (folder / "config").write_text(
+        f"[server]\nhosts = 127.0.0.1:{port}\n"
+        f"[auth]\ntype = htpasswd\nhtpasswd_filename = {folder / 'users'}\nhtpasswd_encryption = plain\ndelay = 0\n"
+        f"[storage]\nfilesystem_folder = {folder / 'collections'}\n"
+        "[rights]\ntype = owner_only\n"
+    )
+    arguments = [sys.executable, "-m", "radicale", "--config", str(folder / "config")]
+    with running(arguments, os.environ, folder / "radicale.log") as process:
+        url = f"http://127.0.0.1:{port}/"
+        until = time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(url, trust_env=False)
+                break
+            if process.poll() is not None or time.monotonic() > until:
+                sys.exit(f"Radicale did not start; see {folder / 'radicale.log'}")
+            time.sleep(0.05)
+        yield url
+
+
+@contextlib.contextmanager
+def service(settings: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`calendar-server serve` with these settings, up to SERVING."""
+    arguments = [sys.executable, "-m", "calendar_server", "serve"]
+    with running(arguments, environment(settings), log) as process:
+        wait_serving(settings["CALENDAR_GRPC_ADDRESS"], process, log)
+        yield process
+
+
+def wait_serving(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the service's health says SERVING; give up when it ended or took too long."""
+    until = time.monotonic() + START_S
+    with grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with contextlib.suppress(grpc.RpcError):
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            if process.poll() is not None or time.monotonic() > until:
+                sys.exit(f"The service did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+
+def create_api_key(settings: Mapping[str, str], organization: str) -> str:
+    """Make an API key with `calendar-server create-api-key`."""
+    made = subprocess.run(
+        [sys.executable, "-m", "calendar_server", "create-api-key", "--organization", organization],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        sys.exit(f"No API key could be made:\n{made.stderr}")
+    return made.stdout.strip()

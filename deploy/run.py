@@ -1,0 +1,67 @@
+"""`make run`: serve on this machine with reflection, make an API key at the first start, and print how to call it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from local import create_api_key, wait_serving  # noqa: E402 — beside this file
+
+KEY_FILE = Path("var/api-key")
+
+
+def main() -> int:
+    """Serve until Ctrl-C. Settings of the environment hold; only reflection is turned on besides."""
+    settings = {"CALENDAR_REFLECTION": "1", **{k: v for k, v in os.environ.items() if k.startswith("CALENDAR_")}}
+    address = settings.setdefault("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051")
+    KEY_FILE.parent.mkdir(exist_ok=True)
+    made = not KEY_FILE.exists()
+    if made:
+        key = create_api_key(settings, "local")
+        descriptor = os.open(KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+    log = Path("var/service.log")
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "calendar_server", "serve"], env={**os.environ, **settings}, stderr=output
+        )
+    try:
+        wait_serving(address, server, log)
+        print(banner(address, key if made else None, log), flush=True)
+        server.wait()
+    except KeyboardInterrupt:
+        # The terminal sent the server its own SIGINT; it ends by itself when its calls have.
+        threading.Event().wait(0.1)
+    finally:
+        if server.poll() is None:
+            server.terminate()
+        server.wait()
+    return server.returncode
+
+
+def banner(address: str, key: str | None, log: Path) -> str:
+    """What to paste."""
+    shown = f"API key (shown once, kept in {KEY_FILE}): {key}" if key else f"The API key is in {KEY_FILE}."
+    header = f'-H "authorization: Bearer $(cat {KEY_FILE})"'
+    service = "calendars.v1.CalendarService"
+    return f"""
+Serving on {address}. Logs: {log}. Ctrl-C stops.
+{shown}
+
+Paste into another terminal, here:
+
+  grpcurl -plaintext {address} describe {service}
+  grpcurl -plaintext {header} {address} {service}/List
+  grpcurl -plaintext {header} -d "{{\\"start_time\\": \\"$(date -u +%FT%TZ)\\", \\"end_time\\": \\"$(date -u -d '+7 days' +%FT%TZ)\\"}}" {address} {service}/GetBusy
+
+Or with the command line: .venv/bin/calendarctl --api-key-file {KEY_FILE} --help
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

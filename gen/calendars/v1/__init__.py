@@ -1,0 +1,1 @@
+"""The stubs of the package `calendars.v1`."""

@@ -1,0 +1,134 @@
+"""Named queries about bookings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from calendar_server.core.model import (
+    BookingId,
+    BookingStatus,
+    CalendarId,
+    ConnectionId,
+    EventId,
+    EventState,
+    Interval,
+    OrganizationId,
+)
+from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.rows import BookingRow, OverlayRow
+from calendar_server.store.tables import BOOKINGS as B
+from calendar_server.store.tables import OUTBOX as O
+
+BATCH = 200
+"""Rows read at once when all are gone through."""
+
+
+class Bookings:
+    """The bookings of all organizations, the newest accepted revision of each."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def get(self, organization_id: OrganizationId, booking_id: BookingId) -> BookingRow | None:
+        """The booking, or None."""
+        row = self._database.row(B.select().where(B.organization_id == organization_id, B.id == booking_id))
+        return None if row is None else _booking(row)
+
+    def get_for_update(self, organization_id: OrganizationId, booking_id: BookingId) -> BookingRow | None:
+        """The booking, or None, as nobody else will change or make it before the transaction ends."""
+        # A booking that is not there yet has no row to lock; its name has.
+        self._database.serialize(_number(organization_id, booking_id))
+        query = B.select().where(B.organization_id == organization_id, B.id == booking_id)
+        row = self._database.row(self._database.locking(query))
+        return None if row is None else _booking(row)
+
+    def put(self, row: BookingRow) -> None:
+        """Insert the booking, or replace it."""
+        values = {
+            B.organization_id: row.organization_id,
+            B.id: row.id,
+            B.revision: row.revision,
+            B.status: str(row.status),
+            B.starts_at: row.start,
+            B.ends_at: row.end,
+            B.sealed_content: row.sealed_content,
+            B.wanted_set: row.wanted_set,
+            B.updated_at: row.updated_at,
+        }
+        self._database.change(
+            B.insert(values).on_conflict(
+                conflict_target=("organization_id", "id"),
+                preserve=("revision", "status", "starts_at", "ends_at", "sealed_content", "wanted_set", "updated_at"),
+            )
+        )
+
+    def overlay(self, connection_ids: Sequence[ConnectionId], window: Interval) -> list[OverlayRow]:
+        """Confirmed bookings that touch the window and are wanted in these connections, wherever their push stands."""
+        found: list[OverlayRow] = []
+        for chunk in chunks(sorted(set(connection_ids))):
+            query = (
+                O.select(O.connection_id, O.calendar_id, O.booking_id, O.event_id, B.starts_at, B.ends_at)
+                .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
+                .where(
+                    O.connection_id.in_(chunk),
+                    O.wanted == "present",
+                    O.state != str(EventState.DETACHED),
+                    B.status == str(BookingStatus.CONFIRMED),
+                    B.starts_at < window.end,
+                    B.ends_at > window.start,
+                )
+                .order_by(B.starts_at, O.id)
+            )
+            found += (
+                OverlayRow(
+                    connection_id=ConnectionId(row["connection_id"]),
+                    calendar_id=CalendarId(row["calendar_id"]),
+                    booking_id=BookingId(row["booking_id"]),
+                    start=row["starts_at"],
+                    end=row["ends_at"],
+                    event_id=EventId(row["event_id"]),
+                )
+                for row in self._database.rows(query)
+            )
+        return found
+
+    def sealed_contents(self) -> Iterator[tuple[OrganizationId, BookingId, str]]:
+        """Every booking's sealed content, in batches: no connection to the database is held between them."""
+        last = ("", "")
+        while True:
+            after = (B.organization_id > last[0]) | ((B.organization_id == last[0]) & (B.id > last[1]))
+            query = B.select(B.organization_id, B.id, B.sealed_content).where(after)
+            batch = self._database.rows(query.order_by(B.organization_id, B.id).limit(BATCH))
+            for row in batch:
+                yield OrganizationId(row["organization_id"]), BookingId(row["id"]), row["sealed_content"]
+            if len(batch) < BATCH:
+                return
+            last = (batch[-1]["organization_id"], batch[-1]["id"])
+
+    def reseal(self, organization_id: OrganizationId, booking_id: BookingId, old_sealed: str, new_sealed: str) -> bool:
+        """Replace the sealed content if it is still ``old_sealed``."""
+        query = B.update({B.sealed_content: new_sealed}).where(
+            B.organization_id == organization_id, B.id == booking_id, B.sealed_content == old_sealed
+        )
+        return self._database.change(query) == 1
+
+
+def _number(organization_id: OrganizationId, booking_id: BookingId) -> int:
+    """64 bits that stand for a booking. Two that share a number would only wait for each other."""
+    digest = hashlib.sha256(f"{len(organization_id)}:{organization_id}{booking_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _booking(row: Row) -> BookingRow:
+    return BookingRow(
+        organization_id=OrganizationId(row["organization_id"]),
+        id=BookingId(row["id"]),
+        revision=row["revision"],
+        status=BookingStatus(row["status"]),
+        start=row["starts_at"],
+        end=row["ends_at"],
+        sealed_content=row["sealed_content"],
+        wanted_set=row["wanted_set"],
+        updated_at=row["updated_at"],
+    )

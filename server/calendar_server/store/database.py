@@ -1,0 +1,360 @@
+"""One database, SQLite or Postgres, shared by many threads: connections, transactions, time.
+
+A thread has a connection for the length of one query or one transaction and gives it back, so that threads may come and
+go. What differs between the two databases is in ``_Sqlite`` and ``_Postgres`` below and nowhere else.
+
+Limits: ``WAIT_S`` seconds for a connection, for SQLite's single writer and for a lock of Postgres; ``STATEMENT_S`` for
+one statement of Postgres.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import peewee
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from calendar_server.core.model import Instant
+from calendar_server.store.errors import StoreError, translated
+from calendar_server.store.pool import Pool
+
+WAIT_S = 10
+STATEMENT_S = 20
+DIAL_S = 5
+"""Seconds to reach Postgres, and for a dead line to be noticed while we wait for an answer."""
+SQLITE_CONNECTIONS = 32
+POSTGRES_CONNECTIONS = 20
+"""Connections of one process. Postgres allows 100 by default, for all processes together."""
+QUIET_S = 30.0
+"""Seconds after which an idle connection to Postgres is asked whether it still lives before it is lent."""
+
+CHUNK = 500
+"""Values in one list of a statement."""
+
+Row = dict[str, Any]
+Value = TypeVar("Value")
+
+
+class _Handed(threading.local):
+    """The driver's connection that a thread was lent, on its way into peewee."""
+
+    raw: Any = None
+
+
+class _Sqlite(peewee.SqliteDatabase):
+    """SQLite with our settings on every connection. The one who dials is the pool."""
+
+    def __init__(self, path: Path):
+        self.handed = _Handed()
+        super().__init__(
+            str(path),
+            timeout=WAIT_S,
+            check_same_thread=False,
+            autoconnect=False,
+            pragmas={
+                # Readers do not wait for the writer, nor it for them.
+                "journal_mode": "wal",
+                # FULL, not NORMAL: in WAL mode NORMAL may lose the last commits with the power
+                # (https://sqlite.org/pragma.html#pragma_synchronous), and acknowledged means on disk.
+                "synchronous": "full",
+                "foreign_keys": "on",
+                # Overwrites what is deleted: a disconnected account's grant is gone, not just unlinked.
+                "secure_delete": "on",
+            },
+        )
+
+    def dial(self) -> sqlite3.Connection:
+        """Open the file. Two processes that turn a new file to WAL at once may refuse each other without waiting."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                raw: sqlite3.Connection = super()._connect()  # type: ignore[misc]
+                return raw
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
+
+    @staticmethod
+    def usable(raw: sqlite3.Connection, idle_s: float) -> bool:
+        return not raw.in_transaction
+
+    def _connect(self) -> sqlite3.Connection:
+        raw: sqlite3.Connection = self.handed.raw
+        return raw
+
+    def _close(self, conn: object) -> None:
+        """The pool keeps it."""
+
+
+class _Postgres(peewee.PostgresqlDatabase):
+    """Postgres through psycopg 3. The one who dials is the pool."""
+
+    def __init__(self, parameters: Row):
+        self.handed = _Handed()
+        self._parameters = parameters
+        super().__init__("postgres", autoconnect=False, prefer_psycopg3=True)
+
+    def dial(self) -> psycopg.Connection[Any]:
+        """Connect, with limits on every wait: nobody may hold a lock, or wait for one, for ever."""
+        raw = psycopg.connect(**self._parameters, autocommit=True)
+        try:
+            raw.execute(
+                f"SET lock_timeout = '{WAIT_S}s'; SET statement_timeout = '{STATEMENT_S}s'; "
+                f"SET idle_in_transaction_session_timeout = '{STATEMENT_S}s'"
+            )
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    @staticmethod
+    def usable(raw: psycopg.Connection[Any], idle_s: float) -> bool:
+        """Whether the line is open and nothing is under way.
+
+        An idle server says nothing. If there is something to read, it is its farewell (shut down, restarted, backend
+        terminated), and that costs no round trip to find out. A line that died without a word is found by asking.
+        """
+        if raw.closed or raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return False
+        poll = select.poll()
+        poll.register(raw.fileno(), select.POLLIN)
+        if poll.poll(0):
+            return False
+        if idle_s > QUIET_S:
+            try:
+                raw.execute("SELECT 1")
+            except psycopg.Error:
+                return False
+        return True
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        raw: psycopg.Connection[Any] = self.handed.raw
+        return raw
+
+    def _close(self, conn: object) -> None:
+        """The pool keeps it."""
+
+
+class _Thread(threading.local):
+    """Whether this thread is inside a transaction."""
+
+    inside = False
+
+
+class Database:
+    """Runs queries, alone or in a transaction. Safe to use from any thread."""
+
+    def __init__(self, engine: _Sqlite | _Postgres, path: Path | None):
+        # Peewee logs every statement with its values at debug level, e-mail addresses among them.
+        logging.getLogger("peewee").setLevel(logging.INFO)
+        self.path = path
+        self.is_sqlite = path is not None
+        self._engine: Any = engine
+        self._pool: Pool[Any] = Pool(
+            dial=engine.dial,
+            usable=engine.usable,
+            shut=_shut,
+            most=SQLITE_CONNECTIONS if self.is_sqlite else POSTGRES_CONNECTIONS,
+            wait_s=WAIT_S,
+        )
+        # SQLite has one writer. Threads of this process queue here, which is fair and costs nothing; other processes
+        # are met in the file's own lock, which is polled.
+        self._writer = threading.Lock()
+        self._thread = _Thread()
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Open by URL. SQLite's folder and file are made if missing; Postgres is dialled when first used."""
+        if url.startswith("sqlite:///"):
+            path = Path(url.removeprefix("sqlite:///")).absolute()
+            _make_file(path)
+            return cls(_Sqlite(path), path)
+        return cls(_Postgres(_parameters(url)), None)
+
+    def close(self) -> None:
+        """Close all connections; those in use when their query ends."""
+        self._pool.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the calling thread is inside ``transaction()``."""
+        return self._thread.inside
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside, or nothing of it when an exception leaves.
+
+        SQLite: the only writer, from the beginning (``BEGIN IMMEDIATE``), so that it never has to give up half-way.
+        Postgres: READ COMMITTED. Raises ``RuntimeError`` inside another transaction of the same thread.
+        """
+        if self._thread.inside:
+            raise RuntimeError("A transaction is open in this thread already.")
+        with self._sole_writer(), self._connected():
+            with translated():
+                self._begin()
+            self._thread.inside = True
+            try:
+                yield
+            except BaseException:
+                self._roll_back()
+                raise
+            else:
+                self._commit()
+            finally:
+                self._thread.inside = False
+
+    def rows(self, query: Any) -> list[Row]:
+        """All rows of a query."""
+        with self._session(writes=False), translated():
+            return list(query.execute(self._engine))
+
+    def row(self, query: Any) -> Row | None:
+        """The first row of a query, or None."""
+        return next(iter(self.rows(query)), None)
+
+    def change(self, query: Any) -> int:
+        """Run an INSERT, UPDATE or DELETE. Answers how many rows it touched."""
+        with self._session(writes=True), translated():
+            return int(query.execute(self._engine))
+
+    def run(self, sql: str) -> None:
+        """Run a statement without values or answer."""
+        with self._session(writes=True), translated():
+            self._engine.execute_sql(sql)
+
+    def value(self, sql: str, *values: object) -> Any:
+        """The first column of the first row of a statement that only reads. Placeholders are the driver's own."""
+        with self._session(writes=False), translated():
+            return self._engine.execute_sql(sql, values).fetchone()[0]
+
+    def locking(self, query: Any, *, skip_locked: bool = False) -> Any:
+        """The query, locking the rows that it answers until the transaction ends, where that means anything.
+
+        NO KEY UPDATE, which is what an UPDATE takes: rows that merely refer to the locked ones are not held up. SQLite
+        needs none, for a transaction is the only writer.
+        """
+        if self.is_sqlite or not self._thread.inside:
+            return query
+        return query.for_update("FOR NO KEY UPDATE", skip_locked=skip_locked)
+
+    def serialize(self, number: int) -> None:
+        """Inside a transaction: let nobody else with the same 64-bit number in until it ends."""
+        if not self.is_sqlite and self._thread.inside:
+            self.value("SELECT pg_advisory_xact_lock(%s)::text", number)
+
+    def now(self) -> Instant:
+        """The database's time. SQLite has no clock but this machine's."""
+        if self.is_sqlite:
+            return time.time_ns() // 1000
+        return int(self.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
+
+    @contextmanager
+    def _session(self, *, writes: bool) -> Iterator[None]:
+        """The thread's transaction, or a connection for one statement that commits by itself."""
+        if self._thread.inside:
+            yield
+            return
+        with self._sole_writer() if writes else nullcontext(), self._connected():
+            yield
+
+    @contextmanager
+    def _sole_writer(self) -> Iterator[None]:
+        # Taken before a connection, so that waiting writers leave the connections to readers.
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=WAIT_S):
+            raise StoreError("The service's database is busy. Try again.")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        with translated():
+            raw = self._pool.take()
+        try:
+            self._engine.handed.raw = raw
+            with translated():
+                self._engine.connect()
+            try:
+                yield
+            finally:
+                self._engine.close()
+        finally:
+            self._engine.handed.raw = None
+            self._pool.give_back(raw)
+
+    def _begin(self) -> None:
+        if self.is_sqlite:
+            self._engine.begin("IMMEDIATE")
+        else:
+            self._engine.begin()
+
+    def _commit(self) -> None:
+        try:
+            with translated():
+                self._engine.commit()
+        except StoreError:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.
+        with suppress(peewee.PeeweeException, sqlite3.Error, psycopg.Error):
+            self._engine.rollback()
+
+
+def _shut(raw: Any) -> None:
+    with suppress(sqlite3.Error, psycopg.Error):
+        raw.close()
+
+
+def _make_file(path: Path) -> None:
+    """Make the database's folder and file, for its owner alone: SQLite gives its journals the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            "The service's database file cannot be opened. CALENDAR_DATABASE_URL must name a file in a folder that can "
+            "be written to, such as sqlite:///var/calendar.db."
+        ) from error
+
+
+def _parameters(url: str) -> Row:
+    """A Postgres URL as connection parameters, with a limit on waiting for the network."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        # Without its cause, which would show the URL and the password in it.
+        raise StoreError(
+            "CALENDAR_DATABASE_URL cannot be read. It must be `sqlite:///…` or "
+            "`postgresql://user:password@host:port/database`, with reserved characters percent-encoded."
+        ) from None
+    defaults = {
+        "application_name": "calendar-server",
+        "client_encoding": "utf8",
+        "connect_timeout": DIAL_S,
+        "keepalives_idle": 30,
+        "tcp_user_timeout": DIAL_S * 1000,
+    }
+    return {**defaults, **given}
+
+
+def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Parts that fit into one statement: older SQLite takes 999 values at most."""
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]

@@ -1,0 +1,280 @@
+"""The outbox: the wanted state of each booking in each connection, and who is pushing it.
+
+Vocabulary
+    due     pending, and its time has come: ``due_at`` <= now
+    lease   a random token and an end. Whoever holds it pushes; once it has ended, anyone may claim the row anew.
+    claim   take due rows under a fresh lease
+    finish  store how a push went and end the lease, if lease and wanted revision still stand
+    hold    store something under the lease without ending it
+    release end the lease although something newer is wanted
+
+Every change by a pusher is a compare-and-set on its token, so that one who slept too long changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import peewee
+
+from calendar_server.core.model import (
+    SECOND,
+    BookingId,
+    BookingStatus,
+    CalendarId,
+    ConnectionId,
+    ConnectionStatus,
+    EventId,
+    EventState,
+    Instant,
+    OrganizationId,
+)
+from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.rows import OursRow, OutboxRow, Wanted
+from calendar_server.store.tables import BOOKINGS as B
+from calendar_server.store.tables import CONNECTIONS as C
+from calendar_server.store.tables import OUTBOX as O
+
+CLAIMS = 0x63616C5F636C6169
+"""The number that claims of all replicas queue at, so that the limit for a mailbox is counted exactly."""
+SPARE = 4
+"""Times as many rows as asked for are looked at: some may be locked, or gone by the time they are leased."""
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
+_CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
+
+# Written into the statement, not bound to it: partial indexes are only used where the planner sees the value.
+_PENDING = O.state == peewee.SQL("'pending'")
+_LEASED = O.lease_token != peewee.SQL("''")
+
+_PUSHABLE = O.connection_id.in_(
+    C.select(C.id).where(C.disconnected_at.is_null(), C.status == str(ConnectionStatus.ACTIVE))
+)
+
+
+class Outbox:
+    """The outbox of all organizations. Inside a transaction, ``of_booking`` keeps what it answers from changing."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def of_booking(self, organization_id: OrganizationId, booking_id: BookingId) -> list[OutboxRow]:
+        """The rows of a booking, oldest first (ids sort by creation)."""
+        query = O.select().where(O.organization_id == organization_id, O.booking_id == booking_id).order_by(O.id)
+        return [_outbox(row) for row in self._database.rows(self._database.locking(query))]
+
+    def put(self, row: OutboxRow) -> None:
+        """Insert the row, or replace the one with its id."""
+        values = {getattr(O, name): _plain(getattr(row, name)) for name in _COLUMNS}
+        self._database.change(
+            O.insert(values).on_conflict(
+                conflict_target=("id",), preserve=tuple(name for name in _COLUMNS if name != "id")
+            )
+        )
+
+    def get(self, row_id: str) -> OutboxRow | None:
+        """The row with this id."""
+        row = self._database.row(O.select().where(O.id == row_id))
+        return None if row is None else _outbox(row)
+
+    def ours(self, connection_ids: Sequence[ConnectionId]) -> list[OursRow]:
+        """Every event of ours in these connections that ever got an id."""
+        found: list[OursRow] = []
+        for chunk in chunks(sorted(set(connection_ids))):
+            query = (
+                O.select(O.connection_id, O.calendar_id, O.event_id, O.booking_id, O.wanted, B.status)
+                .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
+                .where(O.connection_id.in_(chunk), O.event_id != "")
+                .order_by(O.id)
+            )
+            found += (
+                OursRow(
+                    connection_id=ConnectionId(row["connection_id"]),
+                    calendar_id=CalendarId(row["calendar_id"]),
+                    event_id=EventId(row["event_id"]),
+                    booking_id=BookingId(row["booking_id"]),
+                    counts=row["status"] == BookingStatus.CONFIRMED and row["wanted"] == "present",
+                )
+                for row in self._database.rows(query)
+            )
+        return found
+
+    def claim(self, *, limit: int, lease_s: float, mailbox_limit: int) -> list[OutboxRow]:
+        """Lease at most ``limit`` due rows of live, active connections for ``lease_s`` seconds, oldest due first.
+
+        At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. A transaction of its own.
+        """
+        # Looked for without any lock: mostly nothing is due, and then no writer was held up.
+        ids = self._due(self._database.now(), limit * SPARE, mailbox_limit)
+        if not ids:
+            return []
+        with self._database.transaction():
+            self._database.serialize(CLAIMS)
+            now = self._database.now()
+            query = O.select().where(O.id.in_(ids), *_claimable(now)).order_by(O.due_at, O.id)
+            rows = [_outbox(row) for row in self._database.rows(self._database.locking(query, skip_locked=True))]
+            leased = self._leased(now, sorted({row.connection_id for row in rows}))
+            taken: list[OutboxRow] = []
+            for row in rows:
+                if len(taken) < limit and leased[row.connection_id] < mailbox_limit:
+                    leased[row.connection_id] += 1
+                    taken.append(row)
+            if not taken:
+                return []
+            token, until = secrets.token_hex(16), now + round(lease_s * SECOND)
+            self._database.change(
+                O.update({O.lease_token: token, O.lease_until: until}).where(O.id.in_([row.id for row in taken]))
+            )
+        return [dataclasses.replace(row, lease_token=token, lease_until=until) for row in taken]
+
+    def finish(self, row_id: str, lease_token: str, wanted_revision: int, wanted: Wanted, **changes: object) -> bool:
+        """Store how a push went and end its lease. False: lease or wanted state no longer stand; nothing changed."""
+        return self._under_lease(
+            row_id, lease_token, {**changes, **_NO_LEASE}, O.wanted_revision == wanted_revision, O.wanted == wanted
+        )
+
+    def release(self, row_id: str, lease_token: str, **changes: object) -> bool:
+        """End the lease and store ``changes``, whatever is wanted now. False: it no longer stands."""
+        return self._under_lease(row_id, lease_token, {**changes, **_NO_LEASE})
+
+    def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
+        """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
+        return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now())
+
+    def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
+        """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
+        query = O.update({O.due_at: at, O.attempts: 0}).where(O.connection_id == connection_id, _PENDING)
+        return self._database.change(query)
+
+    def detach(self, connection_id: ConnectionId, at: Instant) -> int:
+        """Let go of a disconnected connection's rows, but those REMOVED. Leases end: late pushers store nothing."""
+        ended = [str(EventState.REMOVED), str(EventState.DETACHED)]
+        query = O.update(
+            {
+                O.state: str(EventState.DETACHED),
+                O.due_at: None,
+                O.lease_token: "",
+                O.lease_until: 0,
+                O.updated_at: at,
+            }
+        ).where(O.connection_id == connection_id, O.state.not_in(ended))
+        return self._database.change(query)
+
+    def next_due(self) -> Instant | None:
+        """When the next row can be claimed, as far as its own time and lease go. None: nothing is waiting."""
+        free_at = peewee.Case(None, [(O.due_at > O.lease_until, O.due_at)], O.lease_until)
+        query = O.select(peewee.fn.MIN(free_at).alias("due")).where(_PENDING, O.due_at.is_null(False), _PUSHABLE)
+        row = self._database.row(query)
+        return None if row is None else row["due"]
+
+    def mark_gone(self, row_id: str, *, pushed_revision: int, before: Instant, at: Instant) -> bool:
+        """Its owner deleted the event, as seen by a read that began at ``before``.
+
+        False, and nothing changes, when something else is wanted by now or it was written after that read began.
+        """
+        return self._gone(at, O.id == row_id, O.pushed_revision == pushed_revision, O.pushed_at < before)
+
+    def note_missing(self, connection_id: ConnectionId, event_id: EventId, before: Instant, at: Instant) -> bool:
+        """Like ``mark_gone``, by what a calendar calls it."""
+        if not event_id:
+            return False
+        return self._gone(at, O.connection_id == connection_id, O.event_id == event_id, O.pushed_at < before)
+
+    def expire(self, now: Instant, keep_us: int) -> int:
+        """Give up on rows that wait for a new grant ``keep_us`` microseconds after their booking's end."""
+        refused = C.select(C.id).where(C.disconnected_at.is_null(), C.status == str(ConnectionStatus.NEEDS_REAUTH))
+        over = B.select(B.id).where(
+            B.organization_id == O.organization_id, B.id == O.booking_id, B.ends_at < now - keep_us
+        )
+        query = O.update(
+            {
+                O.state: str(EventState.FAILED),
+                O.due_at: None,
+                O.problem_reason: "NEEDS_REAUTH",
+                O.problem_message: "The account was not connected again in time. Connect it, then send the booking.",
+                O.updated_at: now,
+            }
+        ).where(_PENDING, O.lease_until <= now, O.connection_id.in_(refused), peewee.fn.EXISTS(over))
+        return self._database.change(query)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows are in each state, of all organizations."""
+        query = O.select(O.state, peewee.fn.COUNT(O.id).alias("rows")).group_by(O.state)
+        found = {str(state): 0 for state in EventState}
+        found.update({row["state"]: row["rows"] for row in self._database.rows(query)})
+        return found
+
+    def _due(self, now: Instant, limit: int, mailbox_limit: int) -> list[str]:
+        """Ids of claimable rows, no more of a connection than its mailbox has room for."""
+        leased = (
+            O.select(O.connection_id, peewee.fn.COUNT(O.id).alias("count"))
+            .where(_LEASED, O.lease_until > now)
+            .group_by(O.connection_id)
+            .alias("leased")
+        )
+        place = peewee.fn.ROW_NUMBER().over(partition_by=[O.connection_id], order_by=[O.due_at, O.id])
+        ranked = (
+            O.select(
+                O.id,
+                O.due_at,
+                place.alias("place"),
+                peewee.fn.COALESCE(leased.c.count, 0).alias("leased"),
+            )
+            .join(leased, peewee.JOIN.LEFT_OUTER, on=leased.c.connection_id == O.connection_id)
+            .where(*_claimable(now))
+            .alias("ranked")
+        )
+        query = (
+            peewee.Select((ranked,), (ranked.c.id,))
+            .where(ranked.c.place + ranked.c.leased <= mailbox_limit)
+            .order_by(ranked.c.due_at, ranked.c.id)
+            .limit(limit)
+        )
+        return [row["id"] for row in self._database.rows(query)]
+
+    def _leased(self, now: Instant, connection_ids: Sequence[ConnectionId]) -> Counter[ConnectionId]:
+        query = (
+            O.select(O.connection_id, peewee.fn.COUNT(O.id).alias("count"))
+            .where(_LEASED, O.lease_until > now, O.connection_id.in_(connection_ids))
+            .group_by(O.connection_id)
+        )
+        return Counter({ConnectionId(row["connection_id"]): row["count"] for row in self._database.rows(query)})
+
+    def _gone(self, at: Instant, *conditions: Any) -> bool:
+        query = O.update({O.state: str(EventState.GONE), O.due_at: None, O.updated_at: at}).where(
+            *conditions,
+            O.state == str(EventState.SYNCED),
+            O.wanted == "present",
+            O.wanted_revision == O.pushed_revision,
+        )
+        return self._database.change(query) > 0
+
+    def _under_lease(self, row_id: str, lease_token: str, changes: dict[str, object], *conditions: Any) -> bool:
+        unknown = changes.keys() - _CHANGEABLE - _NO_LEASE.keys()
+        if unknown:
+            raise TypeError(f"the outbox has no changeable column {', '.join(sorted(unknown))}")
+        if not lease_token:
+            return False
+        values = {getattr(O, name): _plain(value) for name, value in changes.items()}
+        query = O.update(values).where(O.id == row_id, O.lease_token == lease_token, *conditions)
+        return self._database.change(query) == 1
+
+
+_NO_LEASE: dict[str, object] = {"lease_token": "", "lease_until": 0}
+
+
+def _claimable(now: Instant) -> tuple[Any, ...]:
+    return (_PENDING, O.due_at <= now, O.lease_until <= now, _PUSHABLE)
+
+
+def _plain(value: object) -> object:
+    """A value as a driver takes it: enumerations as their text."""
+    return str(value) if isinstance(value, EventState) else value
+
+
+def _outbox(row: Row) -> OutboxRow:
+    return OutboxRow(**{**row, "state": EventState(row["state"])})

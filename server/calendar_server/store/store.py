@@ -1,0 +1,72 @@
+"""The store: every query by name, grouped by noun. Nothing of peewee or of a driver leaves it.
+
+A named query commits by itself, or belongs to the transaction that its thread is in. All may raise ``StoreError``.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from calendar_server.core.model import Instant
+from calendar_server.store import migrations
+from calendar_server.store.bookings import Bookings
+from calendar_server.store.connections import Connections
+from calendar_server.store.database import Database
+from calendar_server.store.errors import AlreadyThere, StoreError
+from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
+from calendar_server.store.outbox import Outbox
+
+__all__ = ["AlreadyThere", "Store", "StoreError"]
+
+
+class Store:
+    """One database, safe to use from any number of threads."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self.organizations = Organizations(database)
+        self.api_keys = ApiKeys(database)
+        self.vault_keys = VaultKeys(database)
+        self.connections = Connections(database)
+        self.bookings = Bookings(database)
+        self.outbox = Outbox(database)
+
+    @classmethod
+    def open(cls, database_url: str) -> Store:
+        """Open ``sqlite:///…`` (file and folder are made if missing) or ``postgresql://…``. Does not migrate."""
+        return cls(Database.open(database_url))
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite: one machine, one writer."""
+        return self._database.is_sqlite
+
+    @property
+    def path(self) -> Path | None:
+        """SQLite's file, absolute."""
+        return self._database.path
+
+    def migrate(self) -> list[str]:
+        """Bring the database up to date; answers the steps that this call applied. Safe twice, and at once."""
+        return migrations.migrate(self._database)
+
+    def pending_migrations(self) -> list[str]:
+        """The steps that are not applied yet."""
+        return migrations.pending(self._database)
+
+    def now(self) -> Instant:
+        """The database's time, which all replicas share."""
+        return self._database.now()
+
+    def ping(self) -> None:
+        """Raise ``StoreError`` when the database is out of reach."""
+        self._database.value("SELECT 1")
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""
+        return self._database.transaction()
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._database.close()

@@ -1,0 +1,85 @@
+"""The tables as the queries see them: names and columns, no logic. The migrations are what makes them.
+
+Enumerations and lists are text, instants are BIGINT microseconds. The columns are ``starts_at`` and ``ends_at`` because
+``end`` is a word of SQL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+
+
+def _table(name: str, *columns: str) -> Any:
+    """A table of peewee's. Any: its columns are attributes that no type checker can see."""
+    return peewee.Table(name, columns)
+
+
+ORGANIZATIONS = _table("organizations", "id", "name", "created_at")
+
+API_KEYS = _table("api_keys", "id", "organization_id", "secret_sha256", "created_at", "revoked_at")
+
+VAULT_KEYS = _table("vault_keys", "kid", "check_sealed")
+
+CONNECTIONS = _table(
+    "connections",
+    "id",
+    "organization_id",
+    "owner",
+    "provider",
+    "subject",
+    "account_email",
+    "calendar_id",
+    "busy_calendar_ids",
+    "status",
+    "sync_status",
+    "sync_error",
+    "last_sync_at",
+    "connected_at",
+    "grant_version",
+    "settings",
+    "sealed_grant",
+    "disconnected_at",
+)
+
+BOOKINGS = _table(
+    "bookings",
+    "organization_id",
+    "id",
+    "revision",
+    "status",
+    "starts_at",
+    "ends_at",
+    "sealed_content",
+    "wanted_set",
+    "updated_at",
+)
+
+OUTBOX = _table(
+    "outbox",
+    "id",
+    "organization_id",
+    "booking_id",
+    "connection_id",
+    "calendar_id",
+    "generation",
+    "uid",
+    "event_id",
+    "wanted",
+    "wanted_revision",
+    "pushed_revision",
+    "state",
+    "etag",
+    "web_link",
+    "attempts",
+    "due_at",
+    "problem_reason",
+    "problem_message",
+    "lease_token",
+    "lease_until",
+    "updated_at",
+    "pushed_at",
+)
+
+SCHEMA_MIGRATIONS = _table("schema_migrations", "name", "applied_at")

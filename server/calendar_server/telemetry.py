@@ -1,0 +1,220 @@
+"""What operators see: JSON lines on standard error, metrics, request ids.
+
+A log line tells an event, which is a word of our own, and the keys of ``KEYS``; everything else is dropped. So no header,
+body, title, password or address of a peer can end up in a log by accident, not even as the message of an exception.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+OURS = "calendar_server"
+"""The root of our loggers. What other packages log may quote what peers sent, so only its place is told."""
+
+KEYS = (
+    "rpc",
+    "code",
+    "reason",
+    "duration_ms",
+    "request_id",
+    "organization",
+    "connection",
+    "provider",
+    "state",
+    "outcome",
+    "attempts",
+    "count",
+    "setting",
+    "migration",
+    "signal",
+    "grpc",
+    "http",
+    "pid",
+    "route",
+)
+"""The keys a log line may have beside time, level, event and what is told of an exception."""
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the call that this thread works for; empty outside calls."""
+
+_EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_VALUE_MOST = 200
+_FRAMES_MOST = 30
+
+
+# Logs
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Only the allow-listed keys of the record, ASCII, without a line break."""
+        line: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+        }
+        ours = record.name == OURS or record.name.startswith(f"{OURS}.")
+        if ours and isinstance(record.msg, str) and _EVENT.fullmatch(record.msg):
+            line["event"] = record.msg
+        else:
+            line["event"] = "told_by_library"
+            line["logger"] = record.name[:_VALUE_MOST]
+            line["place"] = f"{record.filename}:{record.lineno}"
+        current = request_id.get()
+        if current:
+            line["request_id"] = current
+        if ours:
+            for key in KEYS:
+                value = record.__dict__.get(key)
+                if value is not None:
+                    line[key] = _shown(value)
+        if record.exc_info and record.exc_info[1] is not None:
+            line.update(_exception(record.exc_info[1]))
+        return json.dumps(line)
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines; a line that cannot be written is lost in silence, as the report would quote its arguments."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
+def configure_logging(level: str, stream: TextIO | None = None) -> None:
+    """Send all logs of this process as JSON lines to ``stream`` (standard error). ``level`` is for ours; others: warning."""
+    lines = _Lines(stream or sys.stderr)
+    lines.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [lines]
+    root.setLevel(logging.WARNING)
+    logging.getLogger(OURS).setLevel(level.upper())
+    logging.captureWarnings(True)
+    threading.excepthook = _thread_died
+
+
+def _thread_died(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is None or told.exc_type is SystemExit:
+        return
+    exception: tuple[type[BaseException], BaseException, TracebackType | None]
+    exception = (told.exc_type, told.exc_value, told.exc_traceback)
+    logging.getLogger(OURS).error("thread_died", exc_info=exception)
+
+
+def _shown(value: object) -> str | int | float | bool:
+    if isinstance(value, (bool, int, float)):
+        return value
+    text = str(value)
+    return text if len(text) <= _VALUE_MOST else f"{text[:_VALUE_MOST]}…"
+
+
+def _exception(error: BaseException) -> dict[str, object]:
+    """The kinds of the exception and of its causes, and where it was raised. Never a message: it may quote a request."""
+    kinds: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < 5:
+        kinds.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MOST:]
+    return {"exception": kinds, "traceback": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
+
+
+# Metrics
+
+
+class Metrics:
+    """The counters of one process, in a registry of their own. Label values are words of ours, never of a peer."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = Counter("calendar_calls", "Calls ended.", ["rpc", "code"], registry=self._registry)
+        self._seconds = Histogram(
+            "calendar_call_seconds",
+            "Seconds from a call's arrival in its thread to its answer.",
+            ["rpc"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
+            registry=self._registry,
+        )
+        self._conversations = Counter(
+            "calendar_provider_conversations",
+            "Conversations with providers; reason OK or that of the failure.",
+            ["provider", "reason"],
+            registry=self._registry,
+        )
+        self._pushes = Counter(
+            "calendar_pushes", "Pushes of bookings into calendars.", ["provider", "outcome"], registry=self._registry
+        )
+        self._kills = Counter(
+            "calendar_expander_kills", "Children killed while they read calendar text.", registry=self._registry
+        )
+        self._busy = Counter(
+            "calendar_busy_answers", "Calendars told by GetBusy, by state.", ["state"], registry=self._registry
+        )
+
+    def call_ended(self, rpc: str, code: str, seconds: float) -> None:
+        """A call was answered with this code, such as ``OK`` or ``NOT_FOUND``."""
+        self._calls.labels(rpc, code).inc()
+        self._seconds.labels(rpc).observe(seconds)
+
+    def conversation_ended(self, provider: str, reason: str = "OK") -> None:
+        """A conversation with a provider went well, or failed for this reason."""
+        self._conversations.labels(provider, reason).inc()
+
+    def push_ended(self, provider: str, outcome: str) -> None:
+        """A push ended, such as ``synced``, ``removed``, ``failed`` or ``deferred``."""
+        self._pushes.labels(provider, outcome).inc()
+
+    def expander_killed(self) -> None:
+        """A child was killed because it overran its limits."""
+        self._kills.inc()
+
+    def busy_answered(self, state: str) -> None:
+        """GetBusy told of a calendar in this state."""
+        self._busy.labels(state).inc()
+
+    def outbox_is_told_by(self, depth: Callable[[], Mapping[str, int]]) -> None:
+        """Ask ``depth`` for the outbox's rows by state at every scrape. While it raises, the gauge is absent."""
+        self._registry.register(_Outbox(depth))
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's text format (version 0.0.4)."""
+        return generate_latest(self._registry)
+
+
+class _Outbox(Collector):
+    def __init__(self, depth: Callable[[], Mapping[str, int]]):
+        self._depth = depth
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily("calendar_outbox_events", "Events in the outbox, by state.", labels=["state"])
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Known without asking, so that registering does not read the database."""
+        return [self._family()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Ask now."""
+        try:
+            depths = self._depth()
+        except Exception:
+            # The database may be out of reach just when an operator needs the other figures most.
+            logging.getLogger(f"{OURS}.telemetry").warning("outbox_depth_unknown", exc_info=True)
+            return
+        family = self._family()
+        for state, depth in sorted(depths.items()):
+            family.add_metric([state], depth)
+        yield family
