@@ -1,7 +1,7 @@
 """What operators see: JSON lines on standard error, metrics, request ids.
 
-A log line tells an event, which is a word of our own, and the keys of ``KEYS``; everything else is dropped. So no header,
-body, title, password or address of a peer can end up in a log by accident, not even as the message of an exception.
+A log line tells an event, which is a word of our own, and the keys of ``KEYS``; everything else is dropped. So no
+header, body, title, password or address of a peer can end up in a log by accident, not even as an exception's message.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class _Lines(logging.StreamHandler[TextIO]):
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process as JSON lines to ``stream`` (standard error). ``level`` is for ours; others: warning."""
+    """Send all logs of this process as JSON lines to ``stream`` (standard error).
+
+    ``level`` is for our own loggers; those of libraries tell warnings and worse.
+    """
     lines = _Lines(stream or sys.stderr)
     lines.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -123,7 +126,7 @@ def _shown(value: object) -> str | int | float | bool:
 
 
 def _exception(error: BaseException) -> dict[str, object]:
-    """The kinds of the exception and of its causes, and where it was raised. Never a message: it may quote a request."""
+    """The kinds of the exception and of its causes, and where it was raised. No message: it may quote a request."""
     kinds: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(kinds) < 5:

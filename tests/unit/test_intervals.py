@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from calendar_server.core.intervals import chunk, clip, from_datetime, merge, to_datetime, touches
 from calendar_server.core.model import Interval
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 small = st.integers(-30, 30)
 intervals = st.builds(lambda start, length: Interval(start, start + length), small, st.integers(0, 12))
@@ -31,7 +31,7 @@ def test_merging_covers_exactly_the_same_instants(given_intervals: list[Interval
 @given(st.lists(intervals, max_size=12))
 def test_merged_intervals_are_sorted_and_never_touch(given_intervals: list[Interval]) -> None:
     merged = merge(given_intervals)
-    assert all(before.end < after.start for before, after in zip(merged, merged[1:], strict=False))
+    assert all(before.end < after.start for before, after in itertools.pairwise(merged))
     assert all(interval.start < interval.end for interval in merged)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -12,9 +13,6 @@ import dateutil.rrule
 import icalendar
 import pytest
 import recurring_ical_events
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from calendar_server.core.recurrence import (
     Rule,
     RuleError,
@@ -24,6 +22,8 @@ from calendar_server.core.recurrence import (
     parse_rule,
     with_until,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 NEW_YORK = ZoneInfo("America/New_York")
 FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -219,6 +219,8 @@ def numbers(low: int, high: int, most: int = 3, signed: bool = False) -> st.Sear
     return st.lists(values, min_size=1, max_size=most, unique=True).map(lambda found: ",".join(map(str, found)))
 
 
+COARSE = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
+FINE = ("HOURLY", "MINUTELY", "SECONDLY")
 WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 plain_days = st.lists(st.sampled_from(WEEKDAYS), min_size=1, max_size=4, unique=True).map(",".join)
 
@@ -239,12 +241,13 @@ def rule_texts(draw: st.DrawFn, freqs: tuple[str, ...], weeks: bool = False, ski
         if draw(st.integers(1, 10)) <= chance:
             parts[name] = draw(values)
 
-    maybe("INTERVAL", st.integers(1, 40 if freq in ("HOURLY", "MINUTELY", "SECONDLY") else 5).map(str), 5)
+    maybe("INTERVAL", st.integers(1, 40 if freq in FINE else 5).map(str), 5)
     maybe("COUNT", st.integers(1, 40).map(str), 3)
     maybe("WKST", st.sampled_from(WEEKDAYS), 4)
-    maybe("BYMONTH", numbers(1, 12), 3)
-    maybe("BYMONTHDAY", numbers(1, 31, signed=True), 3 if freq != "WEEKLY" else 1)
-    maybe("BYYEARDAY", numbers(1, 366, most=12, signed=True), 2 if freq != "DAILY" else 1)
+    fine = freq in FINE
+    maybe("BYMONTH", numbers(1, 12), 1 if fine else 3)
+    maybe("BYMONTHDAY", numbers(1, 31, signed=True), 1 if fine or freq == "WEEKLY" else 3)
+    maybe("BYYEARDAY", numbers(1, 366, most=12, signed=True), 1 if fine or freq == "DAILY" else 2)
     days = st.one_of(plain_days, nth_days(5 if freq == "MONTHLY" or "BYMONTH" in parts else 53))
     maybe("BYDAY", days if freq in ("MONTHLY", "YEARLY") and not weeks else plain_days, 5)
     maybe("BYHOUR", numbers(0, 23), 2)
@@ -258,10 +261,6 @@ def rule_texts(draw: st.DrawFn, freqs: tuple[str, ...], weeks: bool = False, ski
     if skips:
         maybe("SKIP", st.sampled_from(("OMIT", "FORWARD", "BACKWARD")), 6)
     return ";".join(f"{name}={value}" for name, value in parts.items())
-
-
-COARSE = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
-FINE = ("HOURLY", "MINUTELY", "SECONDLY")
 
 
 def by_dateutil(text: str, start: datetime, first: datetime, last: datetime) -> list[datetime]:
@@ -279,7 +278,7 @@ def by_dateutil(text: str, start: datetime, first: datetime, last: datetime) -> 
 
 
 def in_step(text: str, start: datetime) -> datetime:
-    """Move DTSTART to the beginning of its week for BYSETPOS in weeks: dateutil counts from DTSTART in the first one."""
+    """Move DTSTART to the beginning of its week for BYSETPOS in weeks: dateutil counts from DTSTART in the first."""
     if "FREQ=WEEKLY" in text and "BYSETPOS" in text:
         wkst = re.search("WKST=(..)", text)
         return start - timedelta(days=(start.weekday() - WEEKDAYS.index(wkst[1] if wkst else "MO")) % 7)
@@ -300,7 +299,7 @@ def test_a_random_rule_of_days_or_more_equals_dateutil(text: str, start: datetim
     assert run(text, start, first, last) == by_dateutil(text, start, first, last)
 
 
-@FEW
+@settings(FEW, max_examples=100)  # dateutil takes its time over seconds
 @given(
     rule_texts(FINE),
     st.datetimes(datetime(9999, 10, 20), datetime(9999, 11, 20)).map(lambda moment: moment.replace(microsecond=0)),
@@ -309,7 +308,7 @@ def test_a_random_rule_of_days_or_more_equals_dateutil(text: str, start: datetim
 )
 def test_a_random_rule_within_the_day_equals_dateutil(text: str, start: datetime, after: int, length: int) -> None:
     first = start + timedelta(minutes=after * 11)
-    last = first + timedelta(minutes=length * 13)
+    last = first + timedelta(minutes=length * 40)
     assert run(text, start, first, last) == by_dateutil(text, start, first, last)
 
 
@@ -379,7 +378,8 @@ def test_seeking_finds_what_counting_up_from_the_start_finds(
 )
 def test_a_start_that_does_not_fit_the_rule_comes_on_top_as_recurring_ical_events_has_it(rule: str) -> None:
     start = datetime(2026, 3, 2, 9)  # a Monday
-    text = f"BEGIN:VCALENDAR\nBEGIN:VEVENT\nUID:a\nDTSTART:20260302T090000\nDURATION:PT1H\nRRULE:{rule}\nEND:VEVENT\nEND:VCALENDAR"
+    event = f"BEGIN:VEVENT\nUID:a\nDTSTART:20260302T090000\nDURATION:PT1H\nRRULE:{rule}\nEND:VEVENT"
+    text = f"BEGIN:VCALENDAR\n{event}\nEND:VCALENDAR"
     calendar = icalendar.Calendar.from_ical(text)
     theirs = [event.start for event in recurring_ical_events.of(calendar).between((2026, 1, 1), (2027, 1, 1))]
     assert sorted({start, *run(rule, start)}) == theirs
@@ -640,10 +640,8 @@ def test_a_rule_that_cannot_be_understood_is_refused(text: str) -> None:
 @FEW
 @given(st.text(alphabet="FREQ=DAILY;BUNTCO0123456789-+,TZ \x00\u0661", max_size=60))
 def test_no_text_raises_anything_but_a_rule_error(text: str) -> None:
-    try:
+    with contextlib.suppress(RuleError):
         parse_rule(text)
-    except RuleError:
-        pass
 
 
 # The ends of time, and hostile rules
@@ -695,10 +693,8 @@ HOSTILE = [
 @pytest.mark.parametrize("window", [(datetime(2026, 1, 1), datetime(2029, 1, 1)), (datetime.min, datetime.max)])
 def test_a_hostile_rule_ends_soon(text: str, start: datetime, window: tuple[datetime, datetime]) -> None:
     begun = time.process_time()
-    try:
+    with contextlib.suppress(TooMuchWork):
         run(text, start, *window, limit=10_000)
-    except TooMuchWork:
-        pass
     assert time.process_time() - begun < 3
 
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="type-arg"
 import datetime
 
 from calendars.v1 import errors_pb2 as _errors_pb2

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="type-arg"
 import datetime
 
 from calendars.v1 import availability_pb2 as _availability_pb2

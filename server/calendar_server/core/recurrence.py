@@ -176,7 +176,7 @@ def _periods(
     """The first day of each period, and the days picked in it, from the period that holds ``since`` up to ``stop``."""
     freq, interval, steps = rule.freq, rule.interval, _STEPS[rule.freq]
     start, day = _date(begin // _DAY_S), since // _DAY_S
-    if rule.skip is not Skip.OMIT:
+    if _spills(rule):
         # The period before can reach into the first day of this one, the one after into the last day.
         day, stop = max(day - 1, begin // _DAY_S), stop + _DAY_S
     seek = _date(day)
@@ -218,7 +218,7 @@ def _blocks(
         if rule.by_set_pos:
             places = _places(size, rule.by_set_pos)
             block = [_single(days[place // len(times)] * _DAY_S + times[place % len(times)]) for place in places]
-        if rule.skip is Skip.OMIT:
+        if not _spills(rule):
             yield from block
             continue
         # SKIP can move a day into a neighbouring period. So what this one may still join or repeat is held back.
@@ -228,6 +228,11 @@ def _blocks(
         held.difference_update(settled)
         held.update(day * _DAY_S + time for days, times in block for day in days for time in times)
     yield from map(_single, sorted(held))
+
+
+def _spills(rule: Rule) -> bool:
+    """Whether a period can pick a day outside of it: only months and years have days that do not exist."""
+    return rule.skip is not Skip.OMIT and rule.freq <= Freq.MONTHLY
 
 
 def _days_of_units(

@@ -225,6 +225,9 @@ class Database:
 
     def change(self, query: Any) -> int:
         """Run an INSERT, UPDATE or DELETE. Answers how many rows it touched."""
+        if isinstance(query, peewee.Insert):
+            # Otherwise peewee answers the id of the last row that was inserted, which need not be this one.
+            query = query.as_rowcount()
         with self._session(writes=True), translated():
             return int(query.execute(self._engine))
 
@@ -238,7 +241,7 @@ class Database:
         with self._session(writes=False), translated():
             return self._engine.execute_sql(sql, values).fetchone()[0]
 
-    def locking(self, query: Any, *, skip_locked: bool = False) -> Any:
+    def locking(self, query: Any) -> Any:
         """The query, locking the rows that it answers until the transaction ends, where that means anything.
 
         NO KEY UPDATE, which is what an UPDATE takes: rows that merely refer to the locked ones are not held up. SQLite
@@ -246,7 +249,11 @@ class Database:
         """
         if self.is_sqlite or not self._thread.inside:
             return query
-        return query.for_update("FOR NO KEY UPDATE", skip_locked=skip_locked)
+        return query.for_update("FOR NO KEY UPDATE")
+
+    def skipping_locked(self, query: Any, table: Any) -> Any:
+        """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
+        return query if self.is_sqlite else query.for_update("FOR NO KEY UPDATE", of=table, skip_locked=True)
 
     def serialize(self, number: int) -> None:
         """Inside a transaction: let nobody else with the same 64-bit number in until it ends."""

@@ -48,11 +48,13 @@ _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
 # Written into the statement, not bound to it: partial indexes are only used where the planner sees the value.
-_PENDING = O.state == peewee.SQL("'pending'")
+_PENDING_WORD = peewee.SQL("'pending'")
+_PENDING = O.state == _PENDING_WORD
 _LEASED = O.lease_token != peewee.SQL("''")
 
-_PUSHABLE = O.connection_id.in_(
-    C.select(C.id).where(C.disconnected_at.is_null(), C.status == str(ConnectionStatus.ACTIVE))
+# EXISTS, not IN: SQLite would go through all connections to find the few rows that are pending.
+_PUSHABLE = peewee.fn.EXISTS(
+    C.select(C.id).where(C.id == O.connection_id, C.disconnected_at.is_null(), C.status == str(ConnectionStatus.ACTIVE))
 )
 
 
@@ -116,7 +118,7 @@ class Outbox:
             self._database.serialize(CLAIMS)
             now = self._database.now()
             query = O.select().where(O.id.in_(ids), *_claimable(now)).order_by(O.due_at, O.id)
-            rows = [_outbox(row) for row in self._database.rows(self._database.locking(query, skip_locked=True))]
+            rows = [_outbox(row) for row in self._database.rows(self._database.skipping_locked(query, O))]
             leased = self._leased(now, sorted({row.connection_id for row in rows}))
             taken: list[OutboxRow] = []
             for row in rows:
@@ -133,17 +135,16 @@ class Outbox:
 
     def finish(self, row_id: str, lease_token: str, wanted_revision: int, wanted: Wanted, **changes: object) -> bool:
         """Store how a push went and end its lease. False: lease or wanted state no longer stand; nothing changed."""
-        return self._under_lease(
-            row_id, lease_token, {**changes, **_NO_LEASE}, O.wanted_revision == wanted_revision, O.wanted == wanted
-        )
+        still = (O.wanted_revision == wanted_revision, O.wanted == wanted)
+        return self._under_lease(row_id, lease_token, changes, *still, ends=True)
 
     def release(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """End the lease and store ``changes``, whatever is wanted now. False: it no longer stands."""
-        return self._under_lease(row_id, lease_token, {**changes, **_NO_LEASE})
+        return self._under_lease(row_id, lease_token, changes, ends=True)
 
     def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
-        return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now())
+        return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now(), ends=False)
 
     def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
@@ -186,10 +187,20 @@ class Outbox:
 
     def expire(self, now: Instant, keep_us: int) -> int:
         """Give up on rows that wait for a new grant ``keep_us`` microseconds after their booking's end."""
-        refused = C.select(C.id).where(C.disconnected_at.is_null(), C.status == str(ConnectionStatus.NEEDS_REAUTH))
-        over = B.select(B.id).where(
-            B.organization_id == O.organization_id, B.id == O.booking_id, B.ends_at < now - keep_us
+        row = O.alias("row")
+        over = (
+            row.select(row.id)
+            .join(C, on=C.id == row.connection_id)
+            .join(B, on=(B.organization_id == row.organization_id) & (B.id == row.booking_id))
+            .where(
+                row.state == _PENDING_WORD,
+                row.lease_until <= now,
+                C.disconnected_at.is_null(),
+                C.status == str(ConnectionStatus.NEEDS_REAUTH),
+                B.ends_at < now - keep_us,
+            )
         )
+        # Rows that somebody is changing are passed over: to wait for several of them might be to wait in a ring.
         query = O.update(
             {
                 O.state: str(EventState.FAILED),
@@ -198,7 +209,7 @@ class Outbox:
                 O.problem_message: "The account was not connected again in time. Connect it, then send the booking.",
                 O.updated_at: now,
             }
-        ).where(_PENDING, O.lease_until <= now, O.connection_id.in_(refused), peewee.fn.EXISTS(over))
+        ).where(O.id.in_(self._database.skipping_locked(over, row)))
         return self._database.change(query)
 
     def counts(self) -> dict[str, int]:
@@ -253,18 +264,19 @@ class Outbox:
         )
         return self._database.change(query) > 0
 
-    def _under_lease(self, row_id: str, lease_token: str, changes: dict[str, object], *conditions: Any) -> bool:
-        unknown = changes.keys() - _CHANGEABLE - _NO_LEASE.keys()
+    def _under_lease(
+        self, row_id: str, lease_token: str, changes: dict[str, object], *conditions: Any, ends: bool
+    ) -> bool:
+        unknown = changes.keys() - _CHANGEABLE
         if unknown:
             raise TypeError(f"the outbox has no changeable column {', '.join(sorted(unknown))}")
         if not lease_token:
             return False
-        values = {getattr(O, name): _plain(value) for name, value in changes.items()}
+        # Written over itself where nothing else changes: an UPDATE needs a column.
+        values = {O.lease_token: "", O.lease_until: 0} if ends else {O.lease_token: lease_token}
+        values.update({getattr(O, name): _plain(value) for name, value in changes.items()})
         query = O.update(values).where(O.id == row_id, O.lease_token == lease_token, *conditions)
         return self._database.change(query) == 1
-
-
-_NO_LEASE: dict[str, object] = {"lease_token": "", "lease_until": 0}
 
 
 def _claimable(now: Instant) -> tuple[Any, ...]:

@@ -27,7 +27,6 @@ from calendar_server.errors import (
     CalendarReadOnly,
     Conflict,
     ForbiddenDestination,
-    NotConfigured,
     NotFound,
     ValidationError,
     Violation,
@@ -57,6 +56,18 @@ class ConnectsCaldav(Protocol):
     ) -> tuple[Account, Secret]: ...
 
 
+class Begins(Protocol):
+    """Begins OAuth connections (``Authorizations``)."""
+
+    def begin(self, caller: Caller, command: ConnectCommand, account: OAuthAccount) -> AuthorizationUrl: ...
+
+
+class Revokes(Protocol):
+    """Ends a grant at its provider."""
+
+    def revoke(self, secret: Secret, deadline: Deadline) -> None: ...
+
+
 class Connections:
     """What callers do with connections. ``wake`` tells the worker that pushes have become due."""
 
@@ -67,6 +78,7 @@ class Connections:
         grants: Grants,
         providers: Mapping[ProviderName, Provider],
         caldav: ConnectsCaldav,
+        authorizations: Begins,
         *,
         call_s: float,
         wake: Callable[[], None],
@@ -76,6 +88,7 @@ class Connections:
         self._grants = grants
         self._providers = providers
         self._caldav = caldav
+        self._authorizations = authorizations
         self._call_s = call_s
         self._wake = wake
 
@@ -84,7 +97,7 @@ class Connections:
         if command.connection_id:
             self._renewable(caller.organization_id, command)
         if isinstance(command.account, OAuthAccount):
-            return self._authorize(command.account)
+            return self._authorizations.begin(caller, command, command.account)
         return self._connect_caldav(caller, command, command.account)
 
     def _renewable(self, organization_id: OrganizationId, command: ConnectCommand) -> Connection:
@@ -98,13 +111,6 @@ class Connections:
             raise AccountMismatch(f"The connection {connection.id} is not one of {wanted}. Renew it with its own provider.")
         return connection
 
-    def _authorize(self, account: OAuthAccount) -> AuthorizationUrl:
-        setting = f"CALENDAR_{account.provider.upper()}_CLIENT_ID"
-        raise NotConfigured(
-            setting,
-            f"{account.provider.capitalize()} is not configured in this service. Its operator must set {setting}.",
-        )
-
     def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:
         try:
             account, secret = self._caldav.connect(
@@ -116,23 +122,35 @@ class Connections:
             )
         except ForbiddenDestination as error:
             raise ValidationError([Violation("caldav.server_url", error.message)]) from error
-        return self._settle(caller.organization_id, command, ProviderName.CALDAV, account, secret)
+        return self.settle(
+            caller.organization_id,
+            ProviderName.CALDAV,
+            account,
+            secret,
+            owner=command.owner,
+            connection_id=command.connection_id,
+        )
 
-    def _settle(
+    def settle(
         self,
         organization_id: OrganizationId,
-        command: ConnectCommand,
         provider: ProviderName,
         account: Account,
         secret: Secret,
+        *,
+        owner: str,
+        connection_id: ConnectionId,
     ) -> Connection:
-        """Store a proved account: a new connection, or the renewal of the one that it already has."""
-        owner = command.owner
-        if command.connection_id:
-            owner = self._renewable(organization_id, command).owner
+        """Store a proved account: a new connection, or the renewal of the one that it already has.
+
+        Raises ``Conflict`` when it is connected and active, ``AccountMismatch`` when ``connection_id`` (empty: none) is
+        another account's, ``NotFound`` when that is not there any more.
+        """
+        if connection_id:
+            owner = self._get(organization_id, connection_id).owner
         try:
             with self._store.transaction():
-                connection = self._store_account(organization_id, owner, command, provider, account, secret)
+                connection = self._store_account(organization_id, owner, connection_id, provider, account, secret)
         except AlreadyThere as error:
             # An equal Connect won the race between our look and our insert.
             winner = self._store.connections.by_subject(organization_id, owner, provider, account.subject)
@@ -146,18 +164,18 @@ class Connections:
         self,
         organization_id: OrganizationId,
         owner: str,
-        command: ConnectCommand,
+        connection_id: ConnectionId,
         provider: ProviderName,
         account: Account,
         secret: Secret,
     ) -> Connection:
         connections = self._store.connections
         holder = connections.by_subject(organization_id, owner, provider, account.subject)
-        if command.connection_id:
-            target = self._get(organization_id, command.connection_id)
-            if target.subject != account.subject:
+        if connection_id:
+            target = self._get(organization_id, connection_id)
+            if target.provider is not provider or target.subject != account.subject:
                 raise AccountMismatch(
-                    f"These credentials belong to another account than the connection {target.id}. "
+                    f"Another account signed in than that of the connection {target.id}. "
                     "Use that account's, or connect this one without `connection_id`."
                 )
             return self._renew(target, account, secret)

@@ -1,13 +1,14 @@
-"""The secret authority over accounts: sealed when stored, opened here and nowhere else."""
+"""The secret authority over accounts: sealed when stored, opened and renewed here and nowhere else."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from calendar_server.core.model import SECOND, Connection, ConnectionStatus, SyncStatus
+from calendar_server.core.model import SECOND, Connection, ConnectionStatus, ProviderName, SyncStatus
 from calendar_server.errors import (
     CalendarError,
     NeedsReauth,
@@ -16,19 +17,31 @@ from calendar_server.errors import (
     ProviderError,
     ProviderUnavailable,
 )
-from calendar_server.providers.base import Link, Secret
+from calendar_server.providers.base import Deadline, Link, Secret
+from calendar_server.providers.oauth import OAuthClient
 from calendar_server.store.store import Store
+from calendar_server.usecases.authorizations import secret_of
 from calendar_server.vault import Vault, VaultError
 
 _log = logging.getLogger(__name__)
 
+EARLY_S = 60
+"""Seconds before its end that an access token is renewed."""
+LEASE_S = 30.0
+"""Seconds one process may take to renew a grant before another may try."""
+REFRESH_S = 12.0
+"""Seconds for one request to a token endpoint, and for waiting for another's."""
+LOOK_S = 0.05
+"""Seconds between two looks at a grant that another is renewing."""
+
 
 class Grants:
-    """Opens grants for the length of one use, and learns from how the conversation went."""
+    """Opens grants for the length of one use, renews access tokens, and learns from how the conversation went."""
 
-    def __init__(self, store: Store, vault: Vault):
+    def __init__(self, store: Store, vault: Vault, clients: Mapping[ProviderName, OAuthClient]):
         self._store = store
         self._vault = vault
+        self._clients = clients
 
     def seal(self, connection_id: str, secret: Secret) -> str:
         """Seal a secret for the row of this connection."""
@@ -46,9 +59,17 @@ class Grants:
         """
         if connection.status is ConnectionStatus.NEEDS_REAUTH:
             raise NeedsReauth()
-        link, version = self._open(connection)
+        version = connection.grant_version
         try:
-            yield link
+            sealed, version, secret = self._open(connection)
+            if connection.provider in self._clients:
+                secret = self._fresh(connection, Secret({}))
+            yield Link(
+                connection,
+                secret,
+                check=lambda: self._check(connection),
+                renew=lambda refused: self._fresh(connection, refused),
+            )
         except NeedsReauth as error:
             if not self._store.connections.note_refusal(connection.id, version, error.message):
                 # The grant was renewed while the old one was in use: its refusal says nothing about the new one.
@@ -75,25 +96,77 @@ class Grants:
             for connection in due:
                 self._store.connections.note_success(connection.id, now, connection.grant_version)
 
-    def _open(self, connection: Connection) -> tuple[Link, int]:
+    def opened(self, connection: Connection) -> Secret:
+        """The grant as it is stored, without a conversation."""
+        return self._open(connection)[2]
+
+    def _check(self, connection: Connection) -> None:
+        if not self._store.connections.is_live(connection.id):
+            raise disconnected()
+
+    def _open(self, connection: Connection) -> tuple[str, int, Secret]:
+        """The stored grant: sealed, its version, opened."""
         grant = self._store.connections.grant(connection.id)
         if grant is None:
             raise disconnected()
         try:
-            text = self._vault.open(
-                grant.sealed, table="connections", row=connection.id, column="sealed_grant"
-            )
+            text = self._vault.open(grant.sealed, table="connections", row=connection.id, column="sealed_grant")
         except VaultError as error:
             _log.error("grant_unopenable", extra={"connection": connection.id})
             raise ProviderUnavailable(
                 "The stored access of this connection cannot be opened. Connect the account again.", retry_after_s=3600
             ) from error
+        return grant.sealed, grant.version, Secret(json.loads(text))
 
-        def check() -> None:
-            if not self._store.connections.is_live(connection.id):
-                raise disconnected()
+    def _fresh(self, connection: Connection, refused: Secret) -> Secret:
+        """The grant with an access token that has not ended and is not the ``refused`` one.
 
-        return Link(connection, Secret(json.loads(text)), check), grant.version
+        One process renews it, under a lease in the database; the others wait and read what it stored. A password cannot
+        be renewed: it comes back as it is.
+        """
+        if connection.provider not in self._clients:
+            return self._open(connection)[2]
+        name = f"grant:{connection.id}"
+        deadline = Deadline.after(REFRESH_S)
+        while True:
+            secret = self._open(connection)[2]
+            if self._usable(secret, refused):
+                return secret
+            token = self._store.leases.take(name, LEASE_S)
+            if token is not None:
+                try:
+                    return self._renewed(connection, refused, deadline)
+                finally:
+                    self._store.leases.give_back(name, token)
+            deadline.check()
+            time.sleep(LOOK_S)
+
+    def _renewed(self, connection: Connection, refused: Secret, deadline: Deadline) -> Secret:
+        """Inside the lease: read again, renew, and store before anything uses the new tokens."""
+        for _ in range(3):
+            sealed, version, secret = self._open(connection)
+            if self._usable(secret, refused):
+                return secret
+            self._check(connection)
+            try:
+                tokens = self._clients[connection.provider].refresh(
+                    refresh_token=secret["refresh_token"], tenant=secret["tenant"], deadline=deadline
+                )
+            except NeedsReauth:
+                # Believed only while the refused refresh token is the one that is stored.
+                if self._open(connection)[0] == sealed:
+                    raise
+                continue
+            renewed = secret_of(tokens, tenant=secret["tenant"], now=self._store.now(), before=secret)
+            if self._store.connections.reseal(connection.id, sealed, self.seal(connection.id, renewed)):
+                return renewed
+            # Somebody stored another grant meanwhile (a renewal by its owner, a key rotation): theirs is the truth.
+        raise ProviderUnavailable("The access to this account keeps changing at the moment. Try again.")
+
+    def _usable(self, secret: Secret, refused: Secret) -> bool:
+        if secret["access_token"] == refused.values.get("access_token"):
+            return False
+        return int(secret["expires_at"]) - EARLY_S * SECOND > self._store.now()
 
 
 def disconnected() -> CalendarError:

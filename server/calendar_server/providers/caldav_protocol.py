@@ -1,0 +1,344 @@
+"""The door to the package ``caldav``: bodies of requests, and what multistatus answers (RFC 4918 section 13) say.
+
+Its elements and its response class are used, its clients are not: they open connections of their own, follow redirects
+and hrefs wherever they lead, and change the spelling of hrefs. Nothing here touches the network.
+
+An answer is looked through before it is parsed: no document type, no entities, bounded depth and size, well-formed to
+its last byte. Whatever is not a whole multistatus raises ``ProviderUnavailable``; it is never taken for an empty one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import ClassVar
+from xml.parsers import expat
+
+from caldav.elements import cdav, dav
+from caldav.elements.base import BaseElement
+from caldav.response import DAVResponse
+from lxml import etree
+
+from calendar_server.errors import ProviderUnavailable
+
+# The package would write bodies of answers to the log, and serialise each of them to find out that nobody listens.
+logging.getLogger("caldav").setLevel(logging.CRITICAL)
+logging.getLogger("caldav.response").setLevel(logging.CRITICAL)
+
+DEPTH_MOST = 60
+"""Levels of XML in an answer."""
+ELEMENTS_MOST = 1_000_000
+"""Elements in an answer."""
+XML_TYPE = "application/xml; charset=utf-8"
+
+DAV = "{DAV:}"
+CALDAV = "{urn:ietf:params:xml:ns:caldav}"
+APPLE = "{http://apple.com/ns/ical/}"
+CALENDARSERVER = "{http://calendarserver.org/ns/}"
+NEXTCLOUD = "{http://nextcloud.com/ns}"
+
+
+class _PrincipalUrl(BaseElement):
+    tag: ClassVar[str] = DAV + "principal-URL"
+
+
+class _ContentType(BaseElement):
+    tag: ClassVar[str] = DAV + "getcontenttype"
+
+
+class _DefaultCalendarUrl(BaseElement):
+    tag: ClassVar[str] = CALDAV + "schedule-default-calendar-URL"
+
+
+class _Transparency(BaseElement):
+    tag: ClassVar[str] = CALDAV + "schedule-calendar-transp"
+
+
+class _TimeZoneId(BaseElement):
+    tag: ClassVar[str] = CALDAV + "calendar-timezone-id"
+
+
+class _Color(BaseElement):
+    tag: ClassVar[str] = APPLE + "calendar-color"
+
+
+_ELEMENTS: dict[str, type[BaseElement]] = {
+    element.tag: element
+    for element in (
+        dav.CurrentUserPrincipal,
+        dav.CurrentUserPrivilegeSet,
+        dav.DisplayName,
+        dav.GetEtag,
+        dav.Owner,
+        dav.ResourceType,
+        cdav.CalendarData,
+        cdav.CalendarHomeSet,
+        cdav.CalendarTimeZone,
+        cdav.CalendarUserAddressSet,
+        cdav.ScheduleInboxURL,
+        cdav.SupportedCalendarComponentSet,
+        _Color,
+        _ContentType,
+        _DefaultCalendarUrl,
+        _PrincipalUrl,
+        _TimeZoneId,
+        _Transparency,
+    )
+}
+
+PRINCIPAL = dav.CurrentUserPrincipal.tag
+PRIVILEGES = dav.CurrentUserPrivilegeSet.tag
+NAME = dav.DisplayName.tag
+ETAG = dav.GetEtag.tag
+OWNER = dav.Owner.tag
+RESOURCE_TYPE = dav.ResourceType.tag
+DATA = cdav.CalendarData.tag
+HOME_SET = cdav.CalendarHomeSet.tag
+TIME_ZONE = cdav.CalendarTimeZone.tag
+ADDRESSES = cdav.CalendarUserAddressSet.tag
+INBOX = cdav.ScheduleInboxURL.tag
+COMPONENTS = cdav.SupportedCalendarComponentSet.tag
+COLOR = _Color.tag
+CONTENT_TYPE = _ContentType.tag
+DEFAULT_CALENDAR = _DefaultCalendarUrl.tag
+PRINCIPAL_URL = _PrincipalUrl.tag
+TIME_ZONE_ID = _TimeZoneId.tag
+TRANSPARENCY = _Transparency.tag
+
+HREF = dav.Href.tag
+UNAUTHENTICATED = DAV + "unauthenticated"
+COLLECTION = dav.Collection.tag
+CALENDAR = cdav.Calendar.tag
+
+
+# Bodies of requests
+
+
+def propfind(properties: Iterable[str]) -> bytes:
+    """PROPFIND (RFC 4918 section 9.1) of these properties."""
+    return _bytes(_with(dav.Propfind(), _prop(properties)))
+
+
+def calendar_query(uid: str = "") -> bytes:
+    """REPORT calendar-query (RFC 4791 section 7.8) of all events with their text, or of those with a UID.
+
+    Never with a time range, which misses series at several servers, and never with ``expand``.
+    """
+    carries = [_with(cdav.PropFilter("UID"), cdav.TextMatch(uid))] if uid else []
+    event = _with(cdav.CompFilter("VEVENT"), *carries)
+    condition = _with(cdav.Filter(), _with(cdav.CompFilter("VCALENDAR"), event))
+    return _bytes(_with(cdav.CalendarQuery(), _prop((ETAG, DATA)), condition))
+
+
+def calendar_multiget(hrefs: Iterable[str]) -> bytes:
+    """REPORT calendar-multiget (RFC 4791 section 7.9) of these resources with their text."""
+    wanted: list[BaseElement] = []
+    for href in hrefs:
+        element = dav.Href()
+        element.value = href
+        wanted.append(element)
+    return _bytes(_with(cdav.CalendarMultiGet(), _prop((ETAG, DATA)), *wanted))
+
+
+def _prop(tags: Iterable[str]) -> BaseElement:
+    return _with(dav.Prop(), *(_ELEMENTS[tag]() for tag in tags))
+
+
+def _with(parent: BaseElement, *children: BaseElement) -> BaseElement:
+    return parent + children
+
+
+def _bytes(element: BaseElement) -> bytes:
+    text: bytes = etree.tostring(element.xmlelement(), encoding="utf-8", xml_declaration=True)
+    return text
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One property of a resource, as flat as we ever need it."""
+
+    text: str
+    """The text of the element itself."""
+    hrefs: tuple[str, ...] = ()
+    """The texts of all ``DAV:href`` in it."""
+    tags: frozenset[str] = frozenset()
+    """The names of all elements in it."""
+    names: tuple[str, ...] = ()
+    """The ``name`` attributes of all elements in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a multistatus says of one resource.
+
+    ``status`` is the one of the resource as a whole, None where its properties have their own. ``found`` are the
+    properties that came with 2xx, ``failed`` the status of the others. ``errors`` names elements of ``DAV:error``.
+    """
+
+    href: str
+    status: int | None
+    found: Mapping[str, Property] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    errors: frozenset[str] = frozenset()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server says that it is not there."""
+        return self.status in (404, 410)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the server says that it could not or would not answer for the resource as a whole."""
+        return self.status is not None and not 200 <= self.status < 300 and not self.gone
+
+    def text(self, tag: str) -> str:
+        """The trimmed text of a property, empty if it is not there."""
+        return self.found[tag].text.strip() if tag in self.found else ""
+
+    def hrefs(self, tag: str) -> tuple[str, ...]:
+        """The hrefs in a property."""
+        return self.found[tag].hrefs if tag in self.found else ()
+
+
+def multistatus(body: bytes, status: int) -> tuple[Member, ...]:
+    """The members of a multistatus answer, in its order. Raises ``ProviderUnavailable`` if it is not a whole one."""
+    if status not in (200, 207):
+        raise ProviderUnavailable(f"The server answered with status {status} where a list was asked for.")
+    tree = _tree(body)
+    if tree is None or tree.tag != dav.MultiStatus.tag:
+        raise ProviderUnavailable("The server's answer is not the list that was asked for.")
+    return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
+
+
+def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
+    """What preconditions a ``DAV:error`` body names (RFC 4918 section 16), and the hrefs in it; empty if it is none."""
+    try:
+        tree = _tree(body)
+    except ProviderUnavailable:
+        return frozenset(), ()
+    if tree is None or tree.tag != DAV + "error":
+        return frozenset(), ()
+    flat = _property(tree)
+    return flat.tags, flat.hrefs
+
+
+def _tree(body: bytes) -> etree._Element | None:
+    body = _cleaned(body)
+    _look_through(body)
+    # A type other than XML keeps the package from telling the log what it could not parse.
+    answer = SimpleNamespace(
+        headers={"Content-Type": "text/calendar"}, status_code=207, content=body, text="", reason="Multi-Status"
+    )
+    return DAVResponse(answer).tree
+
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+_DECLARATION = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"'][^>]{0,200}?\?>")
+_CONTROLS = bytes(set(range(0x20)) - {0x09, 0x0A, 0x0D})
+_TO_SPACES = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
+_CONTROL_REFERENCE = re.compile(rb"&#(?:0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|[xX]0*(?:[0-8bceBCEfF]|1[0-9a-fA-F]));")
+
+
+def _cleaned(body: bytes) -> bytes:
+    """The document without what XML forbids but servers pass on from the text of one event, which is no reason to lose
+    all: control characters, and bytes that are not the UTF-8 they claim to be."""
+    body = body.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n")
+    declared = _DECLARATION.match(body)
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff") or (
+        declared and declared[1].lower() not in (b"utf-8", b"utf8", b"us-ascii")
+    ):
+        return body
+    body = _CONTROL_REFERENCE.sub(b" ", body.translate(_TO_SPACES))
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        body = body.decode("utf-8", "replace").encode()
+    return body
+
+
+def _look_through(body: bytes) -> None:
+    """Refuse documents that are not well-formed, have a type or entities of their own, or are too deep or too many."""
+    if not body:
+        raise ProviderUnavailable("The server's answer is empty.")
+    depth = elements = 0
+
+    def open_element(name: str, attributes: object) -> None:
+        nonlocal depth, elements
+        depth += 1
+        elements += 1
+        if depth > DEPTH_MOST or elements > ELEMENTS_MOST:
+            raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+
+    def close_element(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def refuse(*told: object) -> None:
+        raise ProviderUnavailable("The server's answer has a document type, which is not accepted.")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = open_element
+    parser.EndElementHandler = close_element
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(body, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise ProviderUnavailable("The server's answer is cut short or not XML.") from error
+
+
+def _member(response: etree._Element) -> Member:
+    href = response.findtext(HREF, "").strip()
+    if not href:
+        raise ProviderUnavailable("The server's answer leaves out what it is about.")
+    found: dict[str, Property] = {}
+    failed: dict[str, int] = {}
+    for propstat in response.iterfind(dav.PropStat.tag):
+        status = _status(propstat.findtext(dav.Status.tag))
+        for prop in propstat.iterfind(dav.Prop.tag):
+            for element in _elements(prop):
+                # Some servers leave the status out where all is well.
+                if status is None or 200 <= status < 300:
+                    found[element.tag] = _property(element)
+                else:
+                    failed[element.tag] = status
+    errors = response.find(DAV + "error")
+    return Member(
+        href,
+        _status(response.findtext(dav.Status.tag)),
+        found,
+        {tag: status for tag, status in failed.items() if tag not in found},
+        _property(errors).tags if errors is not None else frozenset(),
+    )
+
+
+def _status(text: str | None) -> int | None:
+    """The code of a status line; 500 for one that cannot be read."""
+    if text is None:
+        return None
+    told = re.fullmatch(r"\s*HTTP/\S+\s+([1-5][0-9][0-9])(\s.*)?", text, re.DOTALL)
+    return int(told[1]) if told else 500
+
+
+def _property(element: etree._Element) -> Property:
+    inner = list(_elements(element, deep=True))
+    own = (element.text or "") + "".join(child.tail or "" for child in element)
+    return Property(
+        text=own,
+        hrefs=tuple((child.text or "").strip() for child in inner if child.tag == HREF and (child.text or "").strip()),
+        tags=frozenset(child.tag for child in inner),
+        names=tuple(name for child in inner if (name := child.get("name"))),
+    )
+
+
+def _elements(element: etree._Element, *, deep: bool = False) -> Iterator[etree._Element]:
+    """The elements in an element, without comments and processing instructions."""
+    for child in element.iterdescendants() if deep else element:
+        if isinstance(child.tag, str):
+            yield child

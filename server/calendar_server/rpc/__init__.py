@@ -1,0 +1,1 @@
+"""gRPC's door: from calls to commands, from answers and errors to the wire."""

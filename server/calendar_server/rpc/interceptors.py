@@ -1,0 +1,430 @@
+"""What every call passes: request id, log line, metrics, errors, API key, size, deadline.
+
+A call of ours is answered in this order, in its own thread: believe the key; only then take the message from the wire,
+as bytes; check its size; only then parse it; run the method; turn what went wrong into a status; tell log and metrics.
+``intercept_service`` itself runs in the one thread that accepts calls, so it only looks at what is there.
+
+Health and reflection need no key. They have threads of their own, so that they answer while all others are taken, and
+narrow limits, as anybody may call them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, Protocol, TypeVar
+
+import grpc
+
+from calendar_server.core.model import OrganizationId
+from calendar_server.errors import CalendarError, LimitExceeded, Unauthorized, ValidationError, Violation
+from calendar_server.providers.base import Deadline
+from calendar_server.rpc.call import called_by
+from calendar_server.rpc.status import Answer, answer_of, wire_status
+from calendar_server.telemetry import Metrics, request_id
+from calendar_server.usecases.caller import Caller
+
+_log = logging.getLogger(__name__)
+
+SERVICE = "calendars.v1.CalendarService"
+DEADLINE_MOST_S = 600.0
+NO_DEADLINE_S = 10 * 365 * 86_400.0
+"""A call without a deadline has one in the far future, to grpcio."""
+RESPONSE_BYTES = 4 * 2**20
+"""Bytes of an answer: what gRPC clients accept unless told otherwise."""
+KEYLESS_BYTES = 1024
+RETRY_OVERLOAD_S = 1.0
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BEARER = re.compile(r"bearer +(calkey_[!-~]{1,300})", re.IGNORECASE)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Authenticator(Protocol):
+    """Believes API keys, or does not."""
+
+    def authenticate(self, key: str, /) -> OrganizationId:
+        """The organization behind a key. Raises ``Unauthorized`` for keys unknown or revoked."""
+        ...
+
+
+class Entry(Protocol):
+    """One entry of a call's metadata."""
+
+    key: str
+    value: str | bytes
+
+
+class Message(Protocol):
+    """A message of the contract."""
+
+    def SerializeToString(self) -> bytes: ...
+
+
+class HandlerCallDetails(Protocol):
+    """What is known of a call before it is answered."""
+
+    method: str
+    invocation_metadata: Sequence[Entry]
+
+
+class Handler(Protocol):
+    """What answers a method; of the four kinds of behaviour one is not None."""
+
+    request_deserializer: Callable[[bytes], Message]
+    response_serializer: Callable[[Message], bytes]
+    unary_unary: Callable[[Message, grpc.ServicerContext], Message] | None
+    unary_stream: Callable[..., object] | None
+    stream_stream: Callable[..., Iterator[object]] | None
+
+
+Continuation = Callable[[HandlerCallDetails], Handler | None]
+
+
+class CountingPool(ThreadPoolExecutor):
+    """A pool that knows how many calls it runs and has waiting."""
+
+    def __init__(self, threads: int, name: str):
+        super().__init__(threads, thread_name_prefix=name)
+        self._count = 0
+        self._counting = threading.Lock()
+
+    @property
+    def load(self) -> int:
+        """Calls that run or wait for a thread."""
+        return self._count
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn`` in a thread, as soon as one is free."""
+        with self._counting:
+            self._count += 1
+        try:
+            future = super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            self._ended(None)
+            raise
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, future: Future[T] | None) -> None:
+        with self._counting:
+            self._count -= 1
+
+
+class Patience:
+    """Cancels calls that make a thread wait for too long: a client need not send what it announced."""
+
+    LOOK_EVERY_S = 0.5
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[float, grpc.ServicerContext]] = {}
+        self._lock = threading.Lock()
+        self._next = 0
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Look at the clock from now on."""
+        threading.Thread(target=self._look, name="patience", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    @contextmanager
+    def ends(self, context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+        """Cancel the call when the block lasts longer than ``seconds``."""
+        with self._lock:
+            self._next += 1
+            ticket = self._next
+            self._waiting[ticket] = (time.monotonic() + seconds, context)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.pop(ticket, None)
+
+    def _look(self) -> None:
+        while not self._stopped.wait(self.LOOK_EVERY_S):
+            now = time.monotonic()
+            with self._lock:
+                late = [ticket for ticket, (at, _) in self._waiting.items() if at < now]
+                contexts = [self._waiting.pop(ticket)[1] for ticket in late]
+            for context in contexts:
+                context.cancel()
+
+
+class Streams:
+    """The open streams of anybody: at most ``most`` at once, and all can be ended."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._open: set[grpc.ServicerContext] = set()
+        self._lock = threading.Lock()
+
+    def admits(self, context: grpc.ServicerContext) -> bool:
+        """Count the stream until it ends; False when there are too many, or it has ended already."""
+        with self._lock:
+            if len(self._open) >= self._most or not context.add_callback(lambda: self._ended(context)):
+                return False
+            self._open.add(context)
+            return True
+
+    def end(self) -> None:
+        """End all that are open."""
+        with self._lock:
+            contexts = list(self._open)
+        for context in contexts:
+            context.cancel()
+
+    def _ended(self, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            self._open.discard(context)
+
+
+class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Stands before every method of ours."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        *,
+        request_bytes: int,
+        message_s: float,
+        patience: Patience,
+        doorstep: ThreadPoolExecutor,
+        overloaded: Callable[[], bool],
+    ):
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._request_bytes = request_bytes
+        self._message_s = message_s
+        self._patience = patience
+        self._doorstep = doorstep
+        self._overloaded = overloaded
+
+    def intercept_service(
+        self, continuation: Continuation, details: HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        """Choose who answers: the method behind its checks, or a refusal on the doorstep."""
+        handler = continuation(details)
+        service, _, rpc = details.method.removeprefix("/").partition("/")
+        if handler is None or service != SERVICE:
+            return handler
+        call_id = request_id_of(details.invocation_metadata)
+        key = bearer_key(details.invocation_metadata)
+        if key is None:
+            return self._refusal(rpc, call_id, Unauthorized())
+        if self._overloaded():
+            busy = "The service has too many calls in progress. Try again in a moment."
+            return self._refusal(rpc, call_id, LimitExceeded(busy, retry_after_s=RETRY_OVERLOAD_S))
+
+        def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
+            return self._answer(rpc, call_id, key, handler, messages, context)
+
+        # A stream of requests lets us decide before the message is taken from the wire.
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    def _answer(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+    ) -> bytes | None:
+        began = time.perf_counter()
+        token = request_id.set(call_id)
+        organization = ""
+        refused: Answer | None = None
+        raw: bytes | None = None
+        try:
+            organization = self._authenticator.authenticate(key)
+            request = self._read(handler, messages, context)
+            with called_by(Caller(OrganizationId(organization), deadline_of(context), call_id)):
+                raw = self._run(handler, request, context)
+        except grpc.RpcError:
+            # The client is gone, or we ended the call: nobody is there to be answered.
+            self._tell(rpc, "CANCELLED", "", began, organization)
+            raise
+        except Exception as error:
+            refused = answer_of(error, call_id)
+            self._tell(rpc, refused.code.name, refused.reason, began, organization, error)
+        else:
+            self._tell(rpc, "OK" if context.is_active() else "CANCELLED", "", began, organization)
+        finally:
+            request_id.reset(token)
+        if refused is not None:
+            context.abort_with_status(wire_status(refused, call_id))
+        context.set_trailing_metadata((("x-request-id", call_id),))
+        return raw
+
+    def _read(self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext) -> Message:
+        """Take the message from the wire, check its size, parse it."""
+        with self._patience.ends(context, self._message_s):
+            raw = next(messages, None)
+        if raw is None:
+            raise ValidationError([Violation("request", "is missing: the call ended without a message")])
+        if len(raw) > self._request_bytes:
+            raise LimitExceeded(
+                f"The request has {len(raw)} bytes; at most {self._request_bytes} are accepted. Send less at once."
+            )
+        try:
+            return handler.request_deserializer(raw)
+        except Exception as error:
+            # protobuf raises its own DecodeError, and others for text that is not UTF-8.
+            raise ValidationError([Violation("request", "must be a valid message of this method")]) from error
+
+    @staticmethod
+    def _run(handler: Handler, request: Message, context: grpc.ServicerContext) -> bytes:
+        if handler.unary_unary is None:
+            raise NotImplementedError("every method of the contract has one request and one response")
+        raw = handler.response_serializer(handler.unary_unary(request, context))
+        if len(raw) > RESPONSE_BYTES:
+            raise LimitExceeded(
+                f"The answer would have {len(raw)} bytes; at most {RESPONSE_BYTES} are sent. Ask for less at once."
+            )
+        return raw
+
+    def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
+        def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
+            refused = answer_of(error, call_id)
+            token = request_id.set(call_id)
+            self._tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
+            request_id.reset(token)
+            context.abort_with_status(wire_status(refused, call_id))
+
+        return grpc.stream_unary_rpc_method_handler(_in_pool(refuse, self._doorstep))
+
+    def _tell(
+        self, rpc: str, code: str, reason: str, began: float, organization: str, error: Exception | None = None
+    ) -> None:
+        seconds = time.perf_counter() - began
+        self._metrics.call_ended(rpc, code, seconds)
+        unforeseen = error if code == "INTERNAL" else None
+        _log.log(
+            logging.ERROR if unforeseen else logging.INFO,
+            "call",
+            exc_info=unforeseen,
+            extra={
+                "rpc": rpc,
+                "code": code,
+                "reason": reason or None,
+                "duration_ms": round(seconds * 1000, 1),
+                "organization": organization or None,
+            },
+        )
+
+
+class KeylessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Stands before health and reflection, which anybody may call."""
+
+    REFLECTION_S = 60.0
+
+    def __init__(
+        self,
+        *,
+        patience: Patience,
+        doorstep: ThreadPoolExecutor,
+        reflection: ThreadPoolExecutor,
+        watchers: Streams,
+        reflections: Streams,
+    ):
+        self._patience = patience
+        self._doorstep = doorstep
+        self._reflection = reflection
+        self._watchers = watchers
+        self._reflections = reflections
+
+    def intercept_service(
+        self, continuation: Continuation, details: HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        """Put the method in its own threads and limits."""
+        handler = continuation(details)
+        if handler is None or details.method.startswith(f"/{SERVICE}/"):
+            return handler
+        make: Callable[..., grpc.RpcMethodHandler]
+        if handler.unary_unary is not None:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, self._check(handler.unary_unary)
+        elif handler.unary_stream is not None:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, self._watch(handler.unary_stream)
+        elif handler.stream_stream is not None:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, self._reflect(handler.stream_stream)
+        else:
+            return handler
+        return make(behaviour, _small(handler.request_deserializer), handler.response_serializer)
+
+    def _check(self, check: Callable[[Message, grpc.ServicerContext], Message]) -> Callable[..., object]:
+        def answer(request: Message, context: grpc.ServicerContext) -> Message:
+            return check(request, context)
+
+        return _in_pool(answer, self._doorstep)
+
+    def _watch(self, watch: Callable[..., object]) -> Callable[..., object]:
+        def answer(request: Message, context: grpc.ServicerContext, send: Callable[[object], None]) -> None:
+            if not self._watchers.admits(context):
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watch the health of this service.")
+            watch(request, context, send)
+
+        # What grpc_health marks its own method with: no thread is held while nothing changes.
+        answer.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return _in_pool(answer, self._doorstep)
+
+    def _reflect(self, reflect: Callable[..., Iterator[object]]) -> Callable[..., object]:
+        def answer(requests: Iterator[object], context: grpc.ServicerContext) -> Iterator[object]:
+            if not self._reflections.admits(context):
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many ask for reflection.")
+            with self._patience.ends(context, self.REFLECTION_S):
+                yield from reflect(requests, context)
+
+        return _in_pool(answer, self._reflection)
+
+
+def request_id_of(metadata: Sequence[Entry]) -> str:
+    """The caller's own ``x-request-id`` if it can be shown as it is, else a new one."""
+    for entry in metadata:
+        if entry.key == "x-request-id" and isinstance(entry.value, str) and _REQUEST_ID.fullmatch(entry.value):
+            return entry.value
+    return secrets.token_hex(8)
+
+
+def bearer_key(metadata: Sequence[Entry]) -> str | None:
+    """The API key; None when there is none, more than one, or not the form of one. The scheme's case is free (RFC 9110
+    §11.1)."""
+    values = [entry.value for entry in metadata if entry.key == "authorization"]
+    if len(values) != 1 or not isinstance(values[0], str):
+        return None
+    match = _BEARER.fullmatch(values[0])
+    return match.group(1) if match else None
+
+
+def deadline_of(context: grpc.ServicerContext) -> Deadline | None:
+    """The caller's deadline, at most ten minutes from now; None when the caller set none."""
+    remaining = context.time_remaining()
+    if remaining is None or remaining > NO_DEADLINE_S:
+        return None
+    return Deadline.after(min(remaining, DEADLINE_MOST_S))
+
+
+def _in_pool(behaviour: Callable[..., object], pool: ThreadPoolExecutor) -> Callable[..., object]:
+    """Mark a behaviour so that grpcio runs it in this pool instead of the server's."""
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return behaviour
+
+
+def _small(deserializer: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
+    def parse(raw: bytes) -> Message:
+        if len(raw) > KEYLESS_BYTES:
+            raise ValueError("too large for a call without a key")
+        return deserializer(raw)
+
+    return parse

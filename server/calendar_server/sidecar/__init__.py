@@ -1,0 +1,1 @@
+"""HTTP's door: what browsers, providers, load balancers and Prometheus reach."""

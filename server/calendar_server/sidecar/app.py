@@ -1,0 +1,208 @@
+"""The HTTP sidecar: a Starlette app on uvicorn, in a thread of its own.
+
+``/healthz`` says that the process lives, ``/readyz`` whether it should get calls, ``/metrics`` what it counts. Routes
+for browsers and providers are given from outside. Every answer, whoever makes it, carries ``SECURITY_HEADERS``.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import h11
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from calendar_server.config import Config, ConfigError
+from calendar_server.telemetry import Metrics
+
+_log = logging.getLogger(__name__)
+
+SECURITY_HEADERS = {
+    # Addresses of ours hold codes and states of OAuth.
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+CONNECTIONS_MOST = 256
+HEADER_BYTES = 16 * 1024
+REQUEST_S = 10.0
+"""Seconds that a connection may be open without a whole request."""
+KEEP_ALIVE_S = 5
+STOP_S = 5
+START_S = 10.0
+
+
+def make_app(*, ready: Callable[[], list[str]], metrics: Metrics, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The app. ``ready`` answers why this process should get no calls, in words that anybody may read."""
+
+    def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def readyz(request: Request) -> Response:
+        try:
+            reasons = ready()
+        except Exception:
+            _log.exception("readiness_unknown")
+            reasons = ["readiness is unknown"]
+        if reasons:
+            return PlainTextResponse("".join(f"{reason}\n" for reason in reasons), status_code=503)
+        return PlainTextResponse("ready\n")
+
+    def scrape(request: Request) -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", scrape),
+            *routes,
+        ]
+    )
+    # A redirect would repeat the Host header of whoever asks.
+    app.router.redirect_slashes = False
+    return _Secured(app)
+
+
+class _Secured:
+    """Adds the security headers to every answer that does not set its own."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_secured)
+
+
+class _Connection(H11Protocol):
+    """uvicorn's protocol; by itself it waits for ever for a first request, and answers nonsense without our headers."""
+
+    def connection_made(self, transport: object) -> None:
+        """Begin to look at the clock."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._seen: object = None
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or too large, and close."""
+        headers = [*SECURITY_HEADERS.items(), ("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=b"Bad Request"),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(REQUEST_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        between = self.cycle is None or self.cycle.response_complete
+        if between and self._seen is self.cycle:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._look_later()
+
+
+class Sidecar:
+    """The app on a port. ``routes`` are added to its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ready: Callable[[], list[str]],
+        metrics: Metrics,
+        routes: Sequence[BaseRoute] = (),
+    ):
+        self._address = config.http_address
+        self._server = _Server(
+            uvicorn.Config(
+                make_app(ready=ready, metrics=metrics, routes=routes),
+                http=_Connection,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                # Its warnings are about what peers send; everybody can make as many as they like.
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS_MOST,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=STOP_S,
+                h11_max_incomplete_event_size=HEADER_BYTES,
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 before ``start``."""
+        return 0 if self._socket is None else int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Listen. Raises ``ConfigError`` when the address cannot be used."""
+        host, _, port = self._address.rpartition(":")
+        host = host.strip("[]")
+        try:
+            self._socket = socket.create_server(
+                (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+            )
+        except OSError as error:
+            raise ConfigError(
+                [f"CALENDAR_HTTP_ADDRESS: {self._address} cannot be listened on; is a server running there already?"]
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="sidecar", daemon=True
+        )
+        self._thread.start()
+        if not self._server.up.wait(START_S):
+            raise RuntimeError("the HTTP sidecar did not start")
+
+    def stop(self) -> None:
+        """Answer what is being asked, then listen no more."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(STOP_S + 5)
+        if self._socket is not None:
+            self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it is up."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        self.up.set()

@@ -1,0 +1,177 @@
+"""Transactions, threads and time, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from calendar_server.core.model import SECOND, BookingId, OrganizationId
+from calendar_server.errors import CalendarError, StoreUnavailable
+from calendar_server.store.rows import OutboxRow
+from calendar_server.store.store import AlreadyThere, Store, StoreError
+
+from tests.contract_store.examples import add_connection, add_push, at_once, booking
+
+ROOT = Path(__file__).parents[2]
+B1 = BookingId("b1")
+
+
+class TestTransactions:
+    def test_nothing_stays_of_one_that_failed(self, store: Store, organization: OrganizationId) -> None:
+        put: list[OutboxRow] = []
+
+        def give_up() -> None:
+            with store.transaction():
+                put.append(add_push(store, add_connection(store, organization)))
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            give_up()
+        assert store.bookings.get(organization, B1) is None
+        assert store.outbox.get(put[0].id) is None
+        assert not store.connections.exists(organization, put[0].connection_id)
+
+    def test_all_stays_of_one_that_ended_well(self, store: Store, organization: OrganizationId) -> None:
+        with store.transaction():
+            row = add_push(store, add_connection(store, organization))
+        assert store.outbox.get(row.id) == row
+
+    def test_it_sees_its_own_changes(self, store: Store, organization: OrganizationId) -> None:
+        with store.transaction():
+            store.bookings.put(booking(organization))
+            assert store.bookings.get(organization, B1) == booking(organization)
+
+    def test_nobody_else_sees_them_before_the_end(
+        self, store: Store, database_url: str, organization: OrganizationId
+    ) -> None:
+        with store.transaction():
+            store.bookings.put(booking(organization))
+            assert at_once([lambda: store.bookings.get(organization, B1)]) == [None]
+
+    def test_readers_do_not_wait_for_a_writer(self, store: Store, organization: OrganizationId) -> None:
+        store.bookings.put(booking(organization))
+        with store.transaction():
+            store.bookings.put(booking(organization, revision=2))
+            began = time.monotonic()
+            assert at_once([lambda: store.bookings.get(organization, B1)] * 4) == [booking(organization)] * 4
+            assert time.monotonic() - began < 2
+
+    def test_one_inside_another_is_refused(self, store: Store, organization: OrganizationId) -> None:
+        with store.transaction():
+            with pytest.raises(RuntimeError), store.transaction():
+                pass
+            store.bookings.put(booking(organization))
+        assert store.bookings.get(organization, B1) is not None
+
+    def test_other_threads_may_have_theirs_afterwards(self, store: Store, organization: OrganizationId) -> None:
+        with pytest.raises(LookupError), store.transaction():
+            raise LookupError
+        with store.transaction():
+            store.bookings.put(booking(organization))
+        assert store.bookings.get(organization, B1) is not None
+
+    def test_a_failed_query_fails_the_whole(self, store: Store, organization: OrganizationId) -> None:
+        def accept() -> None:
+            with store.transaction():
+                store.bookings.put(booking(organization))
+                store.bookings.put(booking(OrganizationId("org_none"), "b2"))
+
+        with pytest.raises(StoreError):
+            accept()
+        assert store.bookings.get(organization, B1) is None
+
+    def test_what_callers_raise_inside_comes_out_as_it_is(self, store: Store) -> None:
+        with pytest.raises(OverflowError), store.transaction():
+            raise OverflowError
+
+    def test_writers_of_one_process_never_meet_a_locked_database(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        def write(thread: int) -> None:
+            for number in range(50):
+                with store.transaction():
+                    store.bookings.get_for_update(organization, B1)
+                    store.bookings.put(booking(organization, f"b{thread}-{number}"))
+
+        assert at_once([lambda thread=thread: write(thread) for thread in range(8)]) == [None] * 8
+        assert len(list(store.bookings.sealed_contents())) == 400
+
+    def test_two_processes_that_write_lose_nothing(
+        self, store: Store, database_url: str, organization: OrganizationId
+    ) -> None:
+        store.bookings.put(booking(organization, revision=1))
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", GROW, database_url, organization],
+                cwd=ROOT,
+                env={"PYTHONPATH": f"{ROOT / 'server'}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+            for _ in range(2)
+        ]
+        assert [process.wait(60) for process in processes] == [0, 0]
+        row = store.bookings.get(organization, B1)
+        assert row is not None
+        assert row.revision == 1 + 2 * 100
+
+
+GROW = """
+import dataclasses, sys
+from calendar_server.core.model import BookingId
+from calendar_server.store.store import Store
+store = Store.open(sys.argv[1])
+for _ in range(100):
+    with store.transaction():
+        row = store.bookings.get_for_update(sys.argv[2], BookingId("b1"))
+        store.bookings.put(dataclasses.replace(row, revision=row.revision + 1))
+store.close()
+"""
+
+
+class TestThreads:
+    def test_a_crowd_of_threads_is_served(self, store: Store, organization: OrganizationId) -> None:
+        store.bookings.put(booking(organization))
+
+        def use() -> bool:
+            for _ in range(3):
+                store.bookings.get(organization, B1)
+            return store.bookings.reseal(organization, B1, "never", "new")
+
+        assert at_once([use] * 150) == [False] * 150
+
+    def test_a_store_can_be_closed_twice(self, store: Store) -> None:
+        store.ping()
+        store.close()
+        store.close()
+
+    def test_a_closed_store_says_so(self, store: Store) -> None:
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            store.ping()
+
+
+class TestTime:
+    def test_database_time_is_in_microseconds(self, store: Store) -> None:
+        assert abs(store.now() - time.time_ns() // 1000) < 10 * SECOND
+
+    def test_it_goes_on_inside_a_transaction(self, store: Store) -> None:
+        with store.transaction():
+            first = store.now()
+            threading.Event().wait(0.01)
+            assert store.now() - first >= 9_000
+
+
+class TestErrors:
+    def test_an_outage_reaches_callers_as_unavailable(self) -> None:
+        assert issubclass(StoreError, StoreUnavailable)
+        assert issubclass(StoreError, CalendarError)
+        assert issubclass(AlreadyThere, StoreError)
+
+    def test_a_database_that_was_never_migrated_is_a_store_error(self, empty_url: str) -> None:
+        store = Store.open(empty_url)
+        with pytest.raises(StoreError):
+            store.organizations.get_by_name("Alpha")
+        store.close()
