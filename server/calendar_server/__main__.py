@@ -11,6 +11,7 @@ from calendar_server import app
 from calendar_server.config import Config, ConfigError
 from calendar_server.doctor import examine
 from calendar_server.errors import CalendarError
+from calendar_server.store.store import Store
 from calendar_server.telemetry import configure_logging
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.rotation import rotate
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _migrate(config: Config, options: argparse.Namespace) -> None:
-    store = app.Store.open(config.database_url)
+    store = Store.open(config.database_url)
     applied = store.migrate()
     print("\n".join(f"applied {name}" for name in applied) or "up to date")
     store.close()

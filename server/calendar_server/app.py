@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Generic, TypeVar
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import ProviderName
@@ -19,8 +19,12 @@ from calendar_server.providers.base import Provider
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
+from calendar_server.providers.google import GoogleProvider
+from calendar_server.providers.microsoft import MicrosoftProvider
+from calendar_server.providers.oauth import OAuthClient, OAuthSettings
 from calendar_server.store.store import Store
 from calendar_server.telemetry import Metrics
+from calendar_server.usecases.authorizations import Authorizations, OAuthProvider
 from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
@@ -31,6 +35,8 @@ from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 
 _log = logging.getLogger(__name__)
+
+P = TypeVar("P")
 
 SPARE_THREADS = 16
 """Threads of the gRPC server that waiting calls leave to others."""
@@ -45,6 +51,7 @@ class Service:
     vault: Vault
     metrics: Metrics
     keys: Keys
+    authorizations: Authorizations
     connections: Connections
     availability: Availability
     bookings: Bookings
@@ -97,8 +104,31 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         address_space_bytes=config.expand_bytes,
     )
     caldav = CaldavProvider(egress, expander, redirects=config.redirects, calendar_events=config.calendar_events)
-    providers: dict[ProviderName, Provider] = {ProviderName.CALDAV: caldav}
-    grants = Grants(store, vault)
+    google, microsoft = _google(config, egress), _microsoft(config, egress)
+    providers: dict[ProviderName, Provider] = {
+        ProviderName.CALDAV: caldav,
+        ProviderName.GOOGLE: google.accounts,
+        ProviderName.MICROSOFT: microsoft.accounts,
+    }
+    offered = {
+        name: OAuthProvider(oauth.client, oauth.accounts)
+        for name, oauth, client_id in (
+            (ProviderName.GOOGLE, google, config.google_client_id),
+            (ProviderName.MICROSOFT, microsoft, config.microsoft_client_id),
+        )
+        if client_id
+    }
+    grants = Grants(
+        store, vault, {ProviderName.GOOGLE: google.client, ProviderName.MICROSOFT: microsoft.client}
+    )
+    authorizations = Authorizations(
+        store,
+        vault,
+        offered,
+        redirect_uris=[uri.strip() for uri in config.redirect_uris.split(",") if uri.strip()],
+        public_url=config.public_url,
+        call_s=config.call_s,
+    )
     contents = BookingContents(vault)
     availability = Availability(
         store,
@@ -114,7 +144,18 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         vault=vault,
         metrics=metrics,
         keys=Keys(store),
-        connections=Connections(store, vault, grants, providers, caldav, call_s=config.call_s, wake=wake),
+        authorizations=authorizations,
+        connections=Connections(
+            store,
+            vault,
+            grants,
+            providers,
+            caldav,
+            authorizations,
+            {ProviderName.GOOGLE: google.accounts},
+            call_s=config.call_s,
+            wake=wake,
+        ),
         availability=availability,
         bookings=Bookings(
             store,
@@ -129,6 +170,51 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         egress=egress,
         expander=expander,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _OAuth(Generic[P]):
+    """One OAuth provider's client and the provider itself."""
+
+    client: OAuthClient
+    accounts: P
+
+
+def _google(config: Config, egress: Egress) -> _OAuth[GoogleProvider]:
+    scope = "https://www.googleapis.com/auth/calendar"
+    settings = OAuthSettings(
+        client_id=config.google_client_id,
+        client_secret=config.google_client_secret,
+        authorize_url=config.google_authorize_url,
+        token_url=config.google_token_url,
+        scopes=("openid", "email", f"{scope}.events", f"{scope}.calendarlist.readonly", f"{scope}.freebusy"),
+        # Both are needed for a refresh token at every consent
+        # (https://developers.google.com/identity/protocols/oauth2/web-server#offline).
+        extra={"access_type": "offline", "prompt": "consent"},
+    )
+    provider = GoogleProvider(
+        egress,
+        api_url=config.google_api_url,
+        userinfo_url=config.google_userinfo_url,
+        revoke_url=config.google_revoke_url,
+        calendar_events=config.calendar_events,
+    )
+    return _OAuth(OAuthClient(egress, settings), provider)
+
+
+def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
+    settings = OAuthSettings(
+        client_id=config.microsoft_client_id,
+        client_secret=config.microsoft_client_secret,
+        authorize_url=config.microsoft_authorize_url,
+        token_url=config.microsoft_token_url,
+        scopes=("openid", "email", "offline_access", "User.Read", "Calendars.ReadWrite", "MailboxSettings.Read"),
+        extra={"prompt": "select_account"},
+    )
+    provider = MicrosoftProvider(
+        egress, graph_url=config.microsoft_graph_url, calendar_events=config.calendar_events
+    )
+    return _OAuth(OAuthClient(egress, settings), provider)
 
 
 def build_worker(service: Service, *, poll_s: float) -> Worker:
@@ -215,6 +301,7 @@ def serve(config: Config, *, with_worker: bool) -> None:
     # Imported here so that the other commands start without gRPC and the web server.
     from calendar_server.rpc.server import build_server
     from calendar_server.sidecar.app import Sidecar
+    from calendar_server.sidecar.oauth import routes as oauth_routes
 
     stop = _stop_event()
     store = open_store(config)
@@ -229,7 +316,14 @@ def serve(config: Config, *, with_worker: bool) -> None:
         authenticator=service.keys,
         metrics=service.metrics,
     )
-    sidecar = Sidecar(config, ready=lambda: _not_ready(store, stop), metrics=service.metrics)
+    sidecar = Sidecar(
+        config,
+        ready=lambda: _not_ready(store, stop),
+        metrics=service.metrics,
+        routes=oauth_routes(
+            lambda name, query: service.authorizations.finish(name, query, settles=service.connections)
+        ),
+    )
     sidecar.start()
     server.start()
     server.set_serving(True)
@@ -267,10 +361,8 @@ def work(config: Config, *, beside_server: bool) -> None:
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
-    woken: list[Callable[[], None]] = []
-    service = build(config, store, vault, wake=lambda: [wake() for wake in woken] and None)
+    service = build(config, store, vault, wake=lambda: None)
     worker = build_worker(service, poll_s=WorkerProcess.POLL_S if beside_server else 0.25)
-    woken.append(worker.wake)
     if beside_server:
         threading.Thread(target=_listen, args=(worker, stop), name="wake", daemon=True).start()
     runner = threading.Thread(target=worker.run, name="worker")

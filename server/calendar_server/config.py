@@ -54,8 +54,40 @@ class Config:
     )
     google_client_id: str = setting("CALENDAR_GOOGLE_CLIENT_ID", "", "The OAuth client at Google. Empty: no Google.")
     google_client_secret: str = setting("CALENDAR_GOOGLE_CLIENT_SECRET", "", "Its secret.")
+    google_authorize_url: str = setting(
+        "CALENDAR_GOOGLE_AUTHORIZE_URL", "https://accounts.google.com/o/oauth2/v2/auth", "Google's consent page."
+    )
+    google_token_url: str = setting(
+        "CALENDAR_GOOGLE_TOKEN_URL", "https://oauth2.googleapis.com/token", "Google's token endpoint."
+    )
+    google_revoke_url: str = setting(
+        "CALENDAR_GOOGLE_REVOKE_URL", "https://oauth2.googleapis.com/revoke", "Where grants are revoked at Disconnect."
+    )
+    google_userinfo_url: str = setting(
+        "CALENDAR_GOOGLE_USERINFO_URL",
+        "https://openidconnect.googleapis.com/v1/userinfo",
+        "Where Google tells whose tokens these are.",
+    )
+    google_api_url: str = setting(
+        "CALENDAR_GOOGLE_API_URL",
+        "https://www.googleapis.com/calendar/v3",
+        "What `calendars/…`, `users/me/calendarList`, `freeBusy` are joined to.",
+    )
     microsoft_client_id: str = setting("CALENDAR_MICROSOFT_CLIENT_ID", "", "The app at Entra. Empty: no Microsoft.")
     microsoft_client_secret: str = setting("CALENDAR_MICROSOFT_CLIENT_SECRET", "", "Its secret.")
+    microsoft_authorize_url: str = setting(
+        "CALENDAR_MICROSOFT_AUTHORIZE_URL",
+        "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
+        "Entra's consent page, with `{tenant}`.",
+    )
+    microsoft_token_url: str = setting(
+        "CALENDAR_MICROSOFT_TOKEN_URL",
+        "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        "Entra's token endpoint, with `{tenant}`.",
+    )
+    microsoft_graph_url: str = setting(
+        "CALENDAR_MICROSOFT_GRAPH_URL", "https://graph.microsoft.com/v1.0", "What `me/…` is joined to."
+    )
     max_staleness_s: int = setting(
         "CALENDAR_MAX_STALENESS_S", 60, "Seconds: how old an answer of GetBusy may be when the call does not say.", low=0
     )
@@ -124,6 +156,25 @@ class Config:
             host, colon, port = address.rpartition(":")
             if not colon or not host or not port.isdigit() or int(port) > 65535:
                 found.append(f"CALENDAR_{name}_ADDRESS: must be `host:port`, such as 127.0.0.1:50051.")
+        for name, url in (
+            ("PUBLIC_URL", self.public_url),
+            ("GOOGLE_AUTHORIZE_URL", self.google_authorize_url),
+            ("GOOGLE_TOKEN_URL", self.google_token_url),
+            ("GOOGLE_REVOKE_URL", self.google_revoke_url),
+            ("GOOGLE_USERINFO_URL", self.google_userinfo_url),
+            ("GOOGLE_API_URL", self.google_api_url),
+            ("MICROSOFT_AUTHORIZE_URL", self.microsoft_authorize_url),
+            ("MICROSOFT_TOKEN_URL", self.microsoft_token_url),
+            ("MICROSOFT_GRAPH_URL", self.microsoft_graph_url),
+        ):
+            if not url.startswith(("https://", "http://")):
+                found.append(f"CALENDAR_{name}: must begin with https:// or http://.")
+        for name, client_id, secret in (
+            ("GOOGLE", self.google_client_id, self.google_client_secret),
+            ("MICROSOFT", self.microsoft_client_id, self.microsoft_client_secret),
+        ):
+            if bool(client_id) != bool(secret):
+                found.append(f"CALENDAR_{name}_CLIENT_ID and CALENDAR_{name}_CLIENT_SECRET: set both or none.")
         if self.log_level not in ("debug", "info", "warning", "error"):
             found.append("CALENDAR_LOG_LEVEL: must be debug, info, warning or error.")
         if bool(self.tls_cert) != bool(self.tls_key):

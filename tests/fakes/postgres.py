@@ -10,6 +10,7 @@ Postgres refuses to run as root, so a root starts it as the first ordinary user 
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import pwd
@@ -97,6 +98,8 @@ class OwnPostgres(Postgres):
         self._durable = durable
         self._password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
+        # Also when whoever started it forgets, or fails before it can stop it.
+        atexit.register(self.stop)
         try:
             self._binaries = _reachable(binaries, self._folder, self._user)
             self._initialize()
@@ -154,6 +157,7 @@ class OwnPostgres(Postgres):
     def stop(self) -> None:
         self.shut(signal.SIGQUIT)
         shutil.rmtree(self._folder, ignore_errors=True)
+        atexit.unregister(self.stop)
 
     def _initialize(self) -> None:
         password_file = self._folder / "password"

@@ -1,7 +1,7 @@
 """A loopback server that answers whatever bytes its test writes: cut, dripped, endless, or nothing at all.
 
 ``RawServer(handler)`` reads each request to its end, records it and calls ``handler(request, connection)``, which
-writes raw bytes or none. When the handler returns, the next request on the connection is read, unless the connection was
+writes raw bytes or none. When the handler returns, the next request on the connection is read, unless that was
 closed. ``on_connect(connection)`` runs before anything is read, also before TLS. At exit everything is closed, and
 whatever waits in ``connection.drip`` or ``connection.hang`` returns.
 

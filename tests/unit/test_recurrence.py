@@ -392,6 +392,12 @@ def test_count_is_spent_only_on_what_the_rule_gives() -> None:
     assert run("FREQ=WEEKLY;BYDAY=TH;COUNT=2", datetime(2026, 3, 2, 9)) == dates("2026-03 5 12")
 
 
+def test_count_leaves_out_what_the_first_period_has_before_the_start() -> None:
+    # 1 March is before the start: the three are 20 March, 1 April and 20 April.
+    found = run("FREQ=MONTHLY;BYMONTHDAY=1,20;COUNT=3", datetime(2026, 3, 10, 9), datetime(2026, 4, 15))
+    assert found == dates("2026-04 20")
+
+
 def test_of_count_and_until_the_earlier_end_wins() -> None:
     start = datetime(2026, 3, 2, 9)
     assert run("FREQ=DAILY;COUNT=3;UNTIL=20260401T000000", start) == dates("2026-03 2-4")

@@ -276,11 +276,11 @@ class AllowList:
 def _entry(text: str) -> _Entry:
     place, digits = text, ""
     if text.startswith("["):
-        place, _, digits = text[1:].partition("]")
+        place, bracket, digits = text[1:].partition("]")
         if digits.startswith("/"):
             prefix, _, digits = digits.partition(":")
             place, digits = place + prefix, ":" + digits if digits else ""
-        if digits and not digits.startswith(":"):
+        if not bracket or ":" not in place or (digits and not digits.startswith(":")):
             raise ValueError(f"`{text}` is neither a host nor a CIDR: write an IPv6 port as in [fd00::1]:443.")
         digits = digits[1:]
     elif text.count(":") == 1:

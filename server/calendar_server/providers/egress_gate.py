@@ -48,10 +48,10 @@ class _Lookup:
 class Gate:
     """Judges destinations by the allow-list. Shared by all threads."""
 
-    def __init__(self, allow: AllowList, resolver: Resolver):
+    def __init__(self, allow: AllowList, resolver: Resolver, lookups_max: int = LOOKUPS_MAX):
         self._allow = allow
         self._resolver = resolver
-        self._places = threading.BoundedSemaphore(LOOKUPS_MAX)
+        self._places = threading.BoundedSemaphore(lookups_max)
 
     def addresses(self, parts: UrlParts, deadline: Deadline, *, trusted: bool = False) -> list[Address]:
         """The addresses to dial, in order. ``trusted`` skips the verdict.

@@ -198,7 +198,7 @@ class _EgressAdapter(BaseAdapter):
         self._deadline = deadline
 
     def send(self, request: requests.PreparedRequest, *args: object, **kwargs: object) -> requests.Response:
-        body = request.body or b""
+        body = request.body if isinstance(request.body, (str, bytes)) else b""
         answer = self._egress.exchange(
             request.method or "POST",
             request.url or "",
@@ -206,7 +206,7 @@ class _EgressAdapter(BaseAdapter):
                 "Content-Type": "application/x-www-form-urlencoded",
                 "Accept": "application/json",
             },
-            content=body.encode() if isinstance(body, str) else bytes(body),
+            content=body.encode() if isinstance(body, str) else body,
             deadline=self._deadline,
             trusted=True,
         )

@@ -123,6 +123,11 @@ class RpcServer:
         """The port that is listened on; 0 before ``start``."""
         return self._port
 
+    @property
+    def load(self) -> int:
+        """Calls that run or wait for a thread."""
+        return self._pool.load
+
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` when the address or the certificate cannot be used."""
         credentials = _credentials(self._config)

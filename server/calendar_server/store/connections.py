@@ -229,6 +229,16 @@ class Connections:
         """Whether it is known and was not disconnected."""
         return self._database.row(C.select(C.id).where(_LIVE, C.id == connection_id)) is not None
 
+    def shared(self, connection_id: ConnectionId) -> bool:
+        """Whether another live connection, of any organization, holds the same account."""
+        mine = self._database.row(C.select(C.provider, C.subject).where(C.id == connection_id))
+        if mine is None:
+            return False
+        query = C.select(C.id).where(
+            _LIVE, C.provider == mine["provider"], C.subject == mine["subject"], C.id != connection_id
+        )
+        return self._database.row(query.limit(1)) is not None
+
     def lock(self, connection_ids: Sequence[ConnectionId]) -> None:
         """Inside a transaction: nobody else changes these, nor locks them, before it ends."""
         for chunk in chunks(sorted(set(connection_ids))):

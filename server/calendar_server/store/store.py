@@ -14,6 +14,7 @@ from calendar_server.store.bookings import Bookings
 from calendar_server.store.connections import Connections
 from calendar_server.store.database import Database
 from calendar_server.store.errors import AlreadyThere, StoreError
+from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
 
@@ -31,6 +32,8 @@ class Store:
         self.connections = Connections(database)
         self.bookings = Bookings(database)
         self.outbox = Outbox(database)
+        self.oauth_states = OAuthStates(database)
+        self.leases = Leases(database)
 
     @classmethod
     def open(cls, database_url: str) -> Store:

@@ -82,4 +82,21 @@ OUTBOX = _table(
     "pushed_at",
 )
 
+OAUTH_STATES = _table(
+    "oauth_states",
+    "state_sha256",
+    "organization_id",
+    "owner",
+    "provider",
+    "tenant",
+    "redirect_uri",
+    "client_state",
+    "connection_id",
+    "sealed_verifier",
+    "expires_at",
+    "used_at",
+)
+
+LEASES = _table("leases", "name", "token", "lease_until")
+
 SCHEMA_MIGRATIONS = _table("schema_migrations", "name", "applied_at")

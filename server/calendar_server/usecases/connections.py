@@ -7,8 +7,9 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from calendar_server.core.model import (
@@ -24,6 +25,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.errors import (
     AccountMismatch,
+    CalendarError,
     CalendarReadOnly,
     Conflict,
     ForbiddenDestination,
@@ -46,6 +48,12 @@ from calendar_server.usecases.commands import (
 )
 from calendar_server.usecases.grants import Grants, disconnected
 from calendar_server.vault import Vault, VaultError
+
+
+_log = logging.getLogger(__name__)
+
+REVOKE_S = 5.0
+"""Seconds that Disconnect waits for a provider to revoke a grant."""
 
 
 class ConnectsCaldav(Protocol):
@@ -79,6 +87,7 @@ class Connections:
         providers: Mapping[ProviderName, Provider],
         caldav: ConnectsCaldav,
         authorizations: Begins,
+        revokers: Mapping[ProviderName, Revokes],
         *,
         call_s: float,
         wake: Callable[[], None],
@@ -89,6 +98,7 @@ class Connections:
         self._providers = providers
         self._caldav = caldav
         self._authorizations = authorizations
+        self._revokers = revokers
         self._call_s = call_s
         self._wake = wake
 
@@ -254,13 +264,31 @@ class Connections:
         return connected_at, connection_id
 
     def disconnect(self, caller: Caller, connection_id: ConnectionId) -> None:
-        """End a connection and forget its secrets. Raises ``NotFound`` when there never was one with this id."""
+        """End a connection and forget its secrets. Raises ``NotFound`` when there never was one with this id.
+
+        The grant is revoked at the provider first, where it has such a thing and no other live connection of this
+        installation has the same account: revoking ends the whole grant. Whether that works or not, from the end of
+        this no call to the provider begins.
+        """
         if not self._store.connections.exists(caller.organization_id, connection_id):
             raise disconnected()
+        connection = self._store.connections.get(caller.organization_id, connection_id)
+        if connection is not None:
+            self._revoke(connection)
         with self._store.transaction():
             now = self._store.now()
             if self._store.connections.disconnect(caller.organization_id, connection_id, now):
                 self._store.outbox.detach(connection_id, now)
+
+    def _revoke(self, connection: Connection) -> None:
+        revoker = self._revokers.get(connection.provider)
+        if revoker is None or self._store.connections.shared(connection.id):
+            return
+        try:
+            revoker.revoke(self._grants.opened(connection), Deadline.after(REVOKE_S))
+        except CalendarError as error:
+            # The person can still end it in their account; we forget the secret all the same.
+            _log.warning("revoke_failed", extra={"connection": connection.id, "reason": error.reason})
 
     def list_calendars(self, caller: Caller, connection_id: ConnectionId) -> tuple[ListedCalendar, ...]:
         """The calendars inside a connection, read from the provider now."""
@@ -307,7 +335,7 @@ class Connections:
             )
         return self._get(caller.organization_id, command.id)
 
-    def _read_calendars(self, caller: Caller, connection: Connection) -> list[Calendar]:
+    def _read_calendars(self, caller: Caller, connection: Connection) -> Sequence[Calendar]:
         with self._grants.use(connection) as link:
             calendars = self._providers[connection.provider].list_calendars(link, self._deadline(caller))
         self._grants.went_well([connection])

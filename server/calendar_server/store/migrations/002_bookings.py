@@ -44,7 +44,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX outbox_of_connection ON outbox (connection_id, state)",
-    # What a claim looks at. Both are small: few rows are pending, fewer are leased.
-    "CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state = 'pending'",
+    # What a claim looks at, mailbox by mailbox. Both are small: few rows are pending, fewer are leased.
+    "CREATE INDEX outbox_due ON outbox (connection_id, due_at, id) WHERE state = 'pending'",
     "CREATE INDEX outbox_leased ON outbox (connection_id, lease_until) WHERE lease_token <> ''",
 )

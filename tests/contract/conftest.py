@@ -1,0 +1,77 @@
+"""Providers over real servers, started once for these tests, and the worlds that the contract suite runs in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.egress import AllowList, Egress
+from calendar_server.providers.expander import Expander
+
+from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
+from tests.fakes import dav_servers
+from tests.fakes.dav_servers import DavServer
+
+PASSWORD = 'pässword: with "quotes" and a colon'
+USERS = {f"anna{number}": PASSWORD for number in range(150)}
+_users = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def egress() -> Iterator[Egress]:
+    out = Egress(allow=AllowList.parse("127.0.0.0/8,localhost"), exchange_s=10, answer_bytes=8_000_000)
+    yield out
+    out.close()
+
+
+@pytest.fixture(scope="session")
+def expander() -> Iterator[Expander]:
+    children = Expander(processes=1, event_s=1.0, calendar_s=10.0, address_space_bytes=512_000_000)
+    yield children
+    children.close()
+
+
+@pytest.fixture(scope="session")
+def caldav(egress: Egress, expander: Expander) -> CaldavProvider:
+    return CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
+
+
+@pytest.fixture(scope="session")
+def radicale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DavServer]:
+    with dav_servers.radicale(tmp_path_factory.mktemp("radicale"), USERS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def xandikos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DavServer]:
+    with dav_servers.xandikos(tmp_path_factory.mktemp("xandikos")) as server:
+        yield server
+
+
+@pytest.fixture
+def username() -> str:
+    """A user of Radicale whom no other test has."""
+    return f"anna{next(_users)}"
+
+
+@pytest.fixture
+def switch() -> Switch:
+    return Switch()
+
+
+@pytest.fixture(params=["memory", "radicale", "xandikos"])
+def world(request: pytest.FixtureRequest, switch: Switch) -> Iterator[World]:
+    if request.param == "memory":
+        yield MemoryWorld(switch)
+        return
+    server: DavServer = request.getfixturevalue(request.param)
+    provider: CaldavProvider = request.getfixturevalue("caldav")
+    if request.param == "radicale":
+        user: str = request.getfixturevalue("username")
+        made = CaldavWorld.make(provider, server, f"/{user}/", user, PASSWORD, switch, locks=True)
+    else:
+        made = CaldavWorld.make(provider, server, "/user/calendars/", "anybody", "anything", switch, locks=False)
+    yield made
+    made.close()

@@ -1,0 +1,1008 @@
+"""The way out: where it goes, how long it takes, how much it reads, and what it makes of servers that lie."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gzip
+import ipaddress
+import logging
+import socket
+import ssl
+import threading
+import time
+import traceback
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from calendar_server.errors import CalendarError, ForbiddenDestination, ProviderUnavailable
+from calendar_server.providers.addresses import parse_url
+from calendar_server.providers.base import Deadline
+from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, Egress
+from calendar_server.providers.egress_gate import Gate
+from calendar_server.providers.egress_wire import client_context
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.fakes.raw_server import Handler, RawConnection, RawRequest, RawServer, answer
+
+EXCHANGE_S = 0.4
+# How much later than its time an exchange may end on a busy machine.
+SLACK_S = 1.5
+ANSWER_BYTES = 300_000
+PUBLIC = "93.184.216.34"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+# Reading the authorities of the whole world takes longer than most tests.
+AUTHORITIES = client_context()
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Names:
+    """A resolver with a script: each name has answers, one for each look-up; the last one stays."""
+
+    def __init__(self, **answers: Sequence[Sequence[str]]):
+        self._answers = {name.replace("_", "."): list(several) for name, several in answers.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        several = self._answers.get(host)
+        if several is None:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return list(several.pop(0) if len(several) > 1 else several[0])
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def hello(request: RawRequest, connection: RawConnection) -> None:
+    connection.send(answer(200, b"hello"))
+
+
+def sends(*pieces: bytes, close: bool = True) -> Handler:
+    def write(request: RawRequest, connection: RawConnection) -> None:
+        for piece in pieces:
+            connection.send(piece)
+        if close:
+            connection.close()
+
+    return write
+
+
+@contextlib.contextmanager
+def way_out(
+    allow: str = "127.0.0.0/8",
+    names: Names | None = None,
+    exchange_s: float = 5.0,
+    answer_bytes: int = ANSWER_BYTES,
+    tls: ssl.SSLContext | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Egress]:
+    egress = Egress(
+        allow=AllowList.parse(allow),
+        exchange_s=exchange_s,
+        answer_bytes=answer_bytes,
+        resolver=names or Names(),
+        tls=tls or AUTHORITIES,
+        clock=clock,
+    )
+    try:
+        yield egress
+    finally:
+        egress.close()
+
+
+@pytest.fixture
+def egress() -> Iterator[Egress]:
+    with way_out() as egress:
+        yield egress
+
+
+def get(egress: Egress, url: str, *, within_s: float = 10.0, trusted: bool = False) -> Answer:
+    return egress.exchange("GET", url, headers={}, deadline=Deadline.after(within_s), trusted=trusted)
+
+
+# The exchange
+
+
+def test_an_answer_comes_back_whole(egress: Egress) -> None:
+    with RawServer(sends(answer(207, b"<x/>", [("ETag", '"1"'), ("X-A", "1"), ("x-a", "2")]))) as server:
+        found = get(egress, server.url + "/a")
+    assert (found.status, found.body, found.url) == (207, b"<x/>", server.url + "/a")
+    assert found.headers == {"etag": '"1"', "x-a": "1, 2", "content-length": "4"}
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 304, 401, 404, 412, 500, 503, 599])
+def test_whatever_status_a_server_sends_is_an_answer(egress: Egress, status: int) -> None:
+    with RawServer(sends(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())) as server:
+        assert get(egress, server.url).status == status
+
+
+def test_redirects_are_not_followed(egress: Egress) -> None:
+    with RawServer(hello) as other, RawServer(sends(answer(302, b"", [("Location", other.url)]))) as server:
+        assert get(egress, server.url).status == 302
+        assert other.connections == []
+
+
+def test_several_challenges_stay_apart(egress: Egress) -> None:
+    challenges = [("WWW-Authenticate", 'Basic realm="a, b"'), ("WWW-Authenticate", "Digest x=1")]
+    with RawServer(sends(answer(401, b"", challenges))) as server:
+        found = get(egress, server.url)
+    assert [value for name, value in found.header_list if name == "www-authenticate"] == [
+        'Basic realm="a, b"',
+        "Digest x=1",
+    ]
+
+
+def test_a_request_arrives_as_it_was_meant(egress: Egress) -> None:
+    with RawServer(hello) as server:
+        egress.exchange(
+            "REPORT",
+            server.url + "/dav/ü x?a=b#part",
+            headers={"Depth": "1", "If-Match": '"é"'},
+            content=b"<query/>",
+            deadline=Deadline.after(5),
+        )
+    request = server.requests[0]
+    assert (request.method, request.path, request.body) == ("REPORT", "/dav/%C3%BC%20x?a=b", b"<query/>")
+    assert request.headers["depth"] == "1"
+    assert request.headers["if-match"] == '"é"'
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+def test_headers_that_the_way_out_answers_for_cannot_be_overridden(egress: Egress) -> None:
+    ours = {"host": "inner", "Accept-Encoding": "gzip", "Content-Length": "99", "Transfer-Encoding": "chunked"}
+    with RawServer(hello) as server:
+        egress.exchange("PUT", server.url, headers=ours, content=b"abc", deadline=Deadline.after(5))
+    request = server.requests[0]
+    assert request.body == b"abc"
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+    assert request.headers["accept-encoding"] == "identity"
+    assert "transfer-encoding" not in request.headers
+
+
+@pytest.mark.parametrize(("method", "length"), [("GET", None), ("DELETE", None), ("PROPFIND", "0"), ("PUT", "0")])
+def test_only_methods_that_may_have_a_body_tell_the_length_of_an_empty_one(
+    egress: Egress, method: str, length: str | None
+) -> None:
+    with RawServer(hello) as server:
+        egress.exchange(method, server.url, headers={}, deadline=Deadline.after(5))
+    assert server.requests[0].headers.get("content-length") == length
+
+
+def test_a_line_break_in_a_header_does_not_make_another_header(egress: Egress) -> None:
+    with RawServer(hello) as server, pytest.raises(ProviderUnavailable):
+        egress.exchange("GET", server.url, headers={"x": "a\r\nevil: 1"}, deadline=Deadline.after(5))
+    assert server.requests == []
+
+
+def test_cookies_are_not_kept(egress: Egress) -> None:
+    with RawServer(sends(answer(200, b"", [("Set-Cookie", "a=b; Path=/")]), close=False)) as server:
+        get(egress, server.url)
+        get(egress, server.url)
+    assert "cookie" not in server.requests[1].headers
+
+
+def test_proxies_of_the_environment_are_not_used(egress: Egress, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(hello) as proxy, RawServer(hello) as server:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        with way_out() as fresh:
+            get(fresh, server.url)
+        assert proxy.connections == []
+
+
+def test_interim_answers_are_passed_over(egress: Egress) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    with RawServer(sends(interim, answer(200, b"hello"))) as server:
+        assert get(egress, server.url).body == b"hello"
+
+
+def test_an_answer_that_ends_with_the_connection_is_whole(egress: Egress) -> None:
+    with RawServer(sends(HEAD + b"\r\nhello")) as server:
+        assert get(egress, server.url).body == b"hello"
+
+
+def test_a_chunked_answer_is_put_together(egress: Egress) -> None:
+    with RawServer(sends(CHUNKED + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n")) as server:
+        assert get(egress, server.url).body == b"abcde"
+
+
+def test_a_server_that_answers_before_it_has_read_the_request_is_heard(egress: Egress) -> None:
+    def refuse(connection: RawConnection) -> None:
+        connection.send(answer(413, b"too large", [("Connection", "close")]))
+        connection.socket.shutdown(socket.SHUT_WR)
+
+    with RawServer(hello, on_connect=refuse) as server:
+        found = egress.exchange("PUT", server.url, headers={}, content=b"x" * 1_000_000, deadline=Deadline.after(5))
+    assert found.status == 413
+
+
+# Destinations
+
+FORBIDDEN = [
+    "https://127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}/",
+    "https://localhost:{port}/",
+    "https://LOCALHOST.:{port}/",
+    "https://a.localhost:{port}/",
+    "https://2130706433:{port}/",
+    "https://0x7f000001:{port}/",
+    "https://0177.0.0.1:{port}/",
+    "https://127.1:{port}/",
+    "https://127.0.0.1.:{port}/",
+    "https://①②⑦.⓪.⓪.①:{port}/",
+    "https://127。0。0。1:{port}/",
+    "https://%31%32%37.0.0.1:{port}/",
+    "https://0.0.0.0:{port}/",
+    "https://0:{port}/",
+    "https://[::]:{port}/",
+    "https://[::1]:{port}/",
+    "https://[::ffff:127.0.0.1]:{port}/",
+    "https://[::ffff:7f00:1]:{port}/",
+    "https://[::127.0.0.1]:{port}/",
+    "https://[64:ff9b::127.0.0.1]:{port}/",
+    "https://[::ffff:0:127.0.0.1]:{port}/",
+    "https://[2002:7f00:1::]:{port}/",
+    "https://[fe80::1%25lo]:{port}/",
+    "https://[fd00:ec2::254]/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://user:password@127.0.0.1:{port}/",
+    "https://public.example\\@127.0.0.1:{port}/",
+    "https://inner.example:{port}/",
+    "https://INNER.example.:{port}/",
+    "https://mixed.example:{port}/",
+    "https://mapped.example:{port}/",
+    "https://garbage.example:{port}/",
+    "http://public.example:{port}/",
+    "ftp://public.example:{port}/",
+    "file:///etc/passwd",
+    "https:///",
+    "",
+]
+
+
+def inner_names() -> Names:
+    return Names(
+        inner_example=[["127.0.0.1"]],
+        mixed_example=[[PUBLIC, "127.0.0.1"]],
+        mapped_example=[["::ffff:127.0.0.1"]],
+        garbage_example=[["fe80::1%2"]],
+        public_example=[[PUBLIC]],
+    )
+
+
+@pytest.mark.parametrize("url", FORBIDDEN)
+def test_a_forbidden_destination_is_refused_in_one_text_and_nothing_is_dialled(url: str) -> None:
+    with RawServer(hello) as server, way_out("", inner_names()) as egress:
+        with pytest.raises(ForbiddenDestination) as refusal:
+            get(egress, url.format(port=server.port))
+        assert str(refusal.value) == str(ForbiddenDestination())
+        assert refusal.value.metadata == {}
+        assert server.connections == []
+
+
+@pytest.mark.parametrize("url", FORBIDDEN)
+def test_a_forbidden_destination_does_not_pass_the_check(url: str) -> None:
+    with way_out("", inner_names()) as egress, pytest.raises(ForbiddenDestination):
+        egress.check(url.format(port=443))
+
+
+@pytest.mark.parametrize("url", ["https://public.example/", "https://public.example:8443/", f"https://{PUBLIC}/"])
+def test_a_public_destination_passes_the_check_over_https(url: str) -> None:
+    with way_out("", inner_names()) as egress:
+        egress.check(url)
+
+
+def test_a_name_that_does_not_resolve_is_unavailable_and_not_forbidden() -> None:
+    with way_out("") as egress, pytest.raises(ProviderUnavailable) as failure:
+        egress.check("https://unknown.example/")
+    assert not isinstance(failure.value, ForbiddenDestination)
+
+
+def test_an_answer_without_addresses_is_a_name_that_does_not_resolve() -> None:
+    with way_out("", Names(empty_example=[[]])) as egress, pytest.raises(ProviderUnavailable, match="not known"):
+        egress.check("https://empty.example/")
+
+
+def test_a_name_that_changes_its_address_after_the_check_is_refused_at_use() -> None:
+    names = Names(rebound_example=[["127.0.0.1"], ["127.0.0.2"]])
+    with RawServer(hello, host="127.0.0.2") as inner, way_out("127.0.0.1", names) as egress:
+        url = f"http://rebound.example:{inner.port}/"
+        egress.check(url)
+        with pytest.raises(ForbiddenDestination):
+            get(egress, url)
+        assert inner.connections == []
+
+
+def test_the_address_that_was_judged_is_the_one_dialled() -> None:
+    names = Names(rebound_example=[["127.0.0.1"], ["127.0.0.2"]])
+    with RawServer(hello) as server, way_out("127.0.0.1", names) as egress:
+        assert get(egress, f"http://rebound.example:{server.port}/").status == 200
+    assert names.asked == ["rebound.example"]
+
+
+def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    names = Names(two_example=[["127.0.0.9", "127.0.0.1"]])
+    with RawServer(hello) as server, way_out(names=names) as egress:
+        assert get(egress, f"http://two.example:{server.port}/").status == 200
+
+
+def test_a_server_that_refuses_the_connection_is_unavailable(egress: Egress) -> None:
+    with RawServer(hello) as server:
+        url = server.url
+    with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+        get(egress, url)
+
+
+def test_the_host_header_keeps_the_name() -> None:
+    with RawServer(hello) as server, way_out(names=Names(cloud_example=[["127.0.0.1"]])) as egress:
+        get(egress, f"http://Cloud.Example.:{server.port}/")
+    assert server.requests[0].headers["host"] == f"cloud.example:{server.port}"
+
+
+def test_localhost_reaches_the_loopback_address_that_is_allowed() -> None:
+    with RawServer(hello) as server, way_out("127.0.0.1") as egress:
+        assert get(egress, f"http://localhost:{server.port}/").status == 200
+
+
+def test_an_ipv6_literal_is_dialled() -> None:
+    try:
+        server = RawServer(hello, host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server, way_out("[::1]") as egress:
+        assert get(egress, server.url).status == 200
+    assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
+
+
+@pytest.mark.parametrize(
+    ("allow", "passes"),
+    [
+        ("inner.example", True),
+        ("inner.example:{port}", True),
+        ("inner.example:1", False),
+        ("127.0.0.0/8", True),
+        ("127.0.0.1:{port}", True),
+        ("127.0.0.1:1", False),
+        ("127.0.0.2", False),
+        ("other.example", False),
+    ],
+)
+def test_the_allow_list_opens_exactly_what_it_names(allow: str, passes: bool) -> None:
+    with RawServer(hello) as server, way_out(allow.format(port=server.port), inner_names()) as egress:
+        url = f"http://inner.example:{server.port}/"
+        assert egress.plain_allowed(url) is passes
+        with contextlib.nullcontext() if passes else pytest.raises(ForbiddenDestination):
+            get(egress, url)
+        assert len(server.connections) == int(passes)
+
+
+@pytest.mark.parametrize("url", ["http://mixed.example/", "http://unknown.example/", f"http://{PUBLIC}/", "nonsense"])
+def test_plain_http_is_not_for_hosts_beside_the_allow_list(url: str) -> None:
+    with way_out("127.0.0.0/8", inner_names()) as egress:
+        assert not egress.plain_allowed(url)
+
+
+def test_a_trusted_url_is_not_judged() -> None:
+    with RawServer(hello) as server, way_out("", inner_names()) as egress:
+        assert get(egress, f"http://inner.example:{server.port}/", trusted=True).status == 200
+
+
+def test_a_line_of_a_trusted_exchange_is_not_lent_to_others() -> None:
+    with RawServer(hello) as server, way_out("", inner_names()) as egress:
+        get(egress, f"http://inner.example:{server.port}/", trusted=True)
+        with pytest.raises(ForbiddenDestination):
+            get(egress, f"http://inner.example:{server.port}/")
+    assert len(server.requests) == 1
+
+
+def test_looking_up_more_names_than_there_is_room_for_fails_at_once() -> None:
+    silent = threading.Event()
+
+    def never(host: str, port: int) -> list[str]:
+        silent.wait(20)
+        return []
+
+    gate = Gate(AllowList(), never, lookups_max=2)
+    parts = parse_url("https://slow.example/")
+    try:
+        for _ in range(2):
+            with pytest.raises(ProviderUnavailable, match="in time"):
+                gate.addresses(parts, Deadline.after(0.01))
+        with pytest.raises(ProviderUnavailable, match="Too many"):
+            gate.addresses(parts, Deadline.after(20))
+    finally:
+        silent.set()
+
+
+# Time
+
+
+def never_reads(connection: RawConnection) -> None:
+    connection.hang()
+
+
+def drip_interim(request: RawRequest, connection: RawConnection) -> None:
+    connection.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, every_s=0.002)
+
+
+SLOW: dict[str, Handler] = {
+    "nothing comes": lambda request, connection: connection.hang(),
+    "the head is dripped": lambda request, connection: connection.drip(HEAD + b"x: " + b"x" * 999),
+    "the body is dripped": lambda request, connection: connection.drip(answer(200, b"x" * 999)),
+    "chunks are dripped": lambda request, connection: connection.drip(CHUNKED + b"1\r\nx\r\n" * 999),
+    "the end is dripped": lambda request, connection: connection.drip(HEAD + b"\r\n" + b"x" * 999),
+    "interim answers never end": drip_interim,
+    "the body stops": sends(answer(200, b"x", length=2), close=False),
+}
+
+
+@pytest.mark.parametrize("handler", SLOW.values(), ids=SLOW.keys())
+def test_an_exchange_ends_by_its_time(handler: Handler) -> None:
+    with RawServer(handler) as server, way_out(exchange_s=EXCHANGE_S) as egress:
+        begun = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match="too long"):
+            get(egress, server.url)
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+
+
+def test_the_callers_deadline_ends_an_exchange_sooner() -> None:
+    with RawServer(SLOW["nothing comes"]) as server, way_out(exchange_s=60) as egress:
+        begun = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match="too long"):
+            get(egress, server.url, within_s=EXCHANGE_S)
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+
+
+def test_nothing_is_dialled_when_the_time_is_over(egress: Egress) -> None:
+    with RawServer(hello) as server:
+        with pytest.raises(ProviderUnavailable, match="too long"):
+            get(egress, server.url, within_s=0)
+        assert server.connections == []
+
+
+def test_a_request_that_nobody_reads_ends_by_its_time() -> None:
+    with RawServer(hello, on_connect=never_reads) as server, way_out(exchange_s=EXCHANGE_S) as egress:
+        begun = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match="too long"):
+            egress.exchange("PUT", server.url, headers={}, content=bytes(30_000_000), deadline=Deadline.after(60))
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+
+
+@pytest.mark.parametrize(
+    "hook", [never_reads, lambda connection: connection.drip(b"\x16\x03\x03\x40\x00" + bytes(999))]
+)
+def test_a_tls_handshake_that_hangs_or_is_dripped_ends_by_its_time(hook: Callable[[RawConnection], None]) -> None:
+    with RawServer(hello, on_connect=hook) as server, way_out(exchange_s=EXCHANGE_S) as egress:
+        begun = time.monotonic()
+        with pytest.raises(ProviderUnavailable):
+            get(egress, f"https://127.0.0.1:{server.port}/")
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+
+
+def test_a_slow_look_up_ends_by_its_time() -> None:
+    silent = threading.Event()
+
+    def slow(host: str, port: int) -> list[str]:
+        silent.wait(20)
+        return ["127.0.0.1"]
+
+    egress = Egress(allow=AllowList(), exchange_s=EXCHANGE_S, answer_bytes=ANSWER_BYTES, resolver=slow)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(ProviderUnavailable, match="in time"):
+            get(egress, "https://slow.example/")
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+    finally:
+        silent.set()
+
+
+# Bytes
+
+
+def floods(begin: bytes, piece: bytes) -> Handler:
+    def write(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(begin)
+        connection.flood(piece)
+
+    return write
+
+
+NESTED = gzip.compress(gzip.compress(bytes(30_000_000)))
+ENDLESS: dict[str, Handler] = {
+    "a body without end": floods(HEAD + b"\r\n", bytes(60_000)),
+    "a body as long as told": floods(HEAD + b"Content-Length: 9000000000\r\n\r\n", bytes(60_000)),
+    "chunks without end": floods(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n"),
+    "one chunk without end": floods(CHUNKED + b"ffffffffff\r\n", bytes(60_000)),
+    "tiny chunks": floods(CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "a chunk extension without end": floods(CHUNKED + b"1;", b"x" * 60_000),
+    "trailers without end": floods(CHUNKED + b"0\r\n", b"x: y\r\n" * 10_000),
+    "a hundred thousand headers": sends(HEAD, b"a: b\r\n" * 100_000, b"\r\n"),
+    "a header without end": floods(HEAD + b"a: ", b"x" * 60_000),
+    "a folded header without end": floods(HEAD + b"a: b\r\n", b" x\r\n" * 10_000),
+    "a status line without end": floods(b"HTTP/1.1 200 ", b"x" * 60_000),
+    "interim answers without end": floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 3_000),
+    "empty lines without end": floods(b"", b"\r\n" * 30_000),
+    "spaces in a header": sends(HEAD + b"a: x" + b" " * 90_000 + b"\0\r\n\r\n"),
+    "nested gzip": sends(answer(200, NESTED, [("Content-Encoding", "gzip")])),
+}
+
+
+@pytest.mark.parametrize("handler", ENDLESS.values(), ids=ENDLESS.keys())
+def test_an_answer_over_the_limits_fails_in_little_time_and_memory(handler: Handler) -> None:
+    with RawServer(handler) as server, way_out(exchange_s=8) as egress:
+        begun = time.monotonic()
+        tracemalloc.start()
+        try:
+            with pytest.raises(ProviderUnavailable) as failure:
+                get(egress, server.url)
+            grown = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert "too long" not in str(failure.value)
+        assert time.monotonic() - begun < 6
+        # The server's thread is measured too: its pieces, and what it holds of them.
+        assert grown < 12 * ANSWER_BYTES
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [answer(200, bytes(ANSWER_BYTES))],
+        [HEAD + b"\r\n", bytes(ANSWER_BYTES)],
+        [CHUNKED + b"%x\r\n" % ANSWER_BYTES, bytes(ANSWER_BYTES), b"\r\n0\r\n\r\n"],
+    ],
+    ids=["with a length", "until the end", "chunked"],
+)
+def test_head_and_body_together_are_held_to_the_limit(egress: Egress, pieces: list[bytes]) -> None:
+    with RawServer(sends(*pieces)) as server, pytest.raises(AnswerTooLarge):
+        get(egress, server.url)
+
+
+def test_an_answer_within_the_limit_is_read(egress: Egress) -> None:
+    body = bytes(ANSWER_BYTES - 1000)
+    with RawServer(sends(answer(200, body))) as server:
+        assert get(egress, server.url).body == body
+
+
+def test_an_answer_that_tells_a_length_over_the_limit_is_not_read(egress: Egress) -> None:
+    with RawServer(sends(answer(200, length=ANSWER_BYTES + 1), close=False)) as server, pytest.raises(AnswerTooLarge):
+        get(egress, server.url)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "deflate", "br", "zstd", "x-gzip", "GZIP", "identity, gzip", "unheard-of"]
+)
+def test_an_encoded_answer_is_refused_unread(egress: Egress, encoding: str) -> None:
+    coded = answer(200, headers=[("Content-Encoding", encoding)], length=100)
+    with RawServer(sends(coded, close=False)) as server, pytest.raises(ProviderUnavailable, match="compressed"):
+        get(egress, server.url)
+
+
+def test_an_answer_that_is_called_plain_is_read(egress: Egress) -> None:
+    with RawServer(sends(answer(200, b"hello", [("Content-Encoding", "identity")]))) as server:
+        assert get(egress, server.url).body == b"hello"
+
+
+def test_an_answer_without_a_body_may_be_called_compressed(egress: Egress) -> None:
+    with RawServer(sends(HEAD.replace(b"200", b"204") + b"Content-Encoding: gzip\r\n\r\n")) as server:
+        assert get(egress, server.url).status == 204
+
+
+# Cut and malformed answers
+
+CUT: dict[str, Handler] = {
+    "nothing": sends(),
+    "a reset": lambda request, connection: connection.reset(),
+    "half a status line": sends(b"HTTP/1.1 2"),
+    "half a head": sends(HEAD + b"Content-Length: 0\r\n"),
+    "a body shorter than told": sends(answer(200, b"abc", length=4)),
+    "no last chunk": sends(CHUNKED + b"3\r\nabc\r\n"),
+    "half a chunk": sends(CHUNKED + b"5\r\nabc"),
+    "no end of trailers": sends(CHUNKED + b"0\r\n"),
+    "a wrong chunk size": sends(CHUNKED + b"zz\r\nabc\r\n0\r\n\r\n"),
+    "a chunk longer than told": sends(CHUNKED + b"2\r\nabc\r\n0\r\n\r\n"),
+    "two lengths": sends(HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+    "a negative length": sends(HEAD + b"Content-Length: -1\r\n\r\nabc"),
+    "a length that is no number": sends(HEAD + b"Content-Length: 3x\r\n\r\nabc"),
+    "a length of thousands of digits": sends(HEAD + b"Content-Length: " + b"9" * 9000 + b"\r\n\r\nabc"),
+    "an unknown transfer encoding": sends(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "a switch of protocols": sends(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    "a header without a name": sends(HEAD + b": x\r\n\r\n"),
+    "a header with a NUL": sends(HEAD + b"x: a\0b\r\n\r\n"),
+    "no HTTP": sends(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "a body alone": sends(b"<html>hello</html>"),
+    "TLS": sends(b"\x15\x03\x01\x00\x02\x02\x46"),
+}
+
+
+@pytest.mark.parametrize("handler", CUT.values(), ids=CUT.keys())
+def test_a_cut_or_malformed_answer_is_none(egress: Egress, handler: Handler) -> None:
+    with RawServer(handler) as server, pytest.raises(ProviderUnavailable) as failure:
+        get(egress, server.url)
+    assert not isinstance(failure.value, ForbiddenDestination)
+
+
+# Lines
+
+
+def test_a_line_is_used_again(egress: Egress) -> None:
+    with RawServer(hello) as server:
+        for _ in range(3):
+            get(egress, server.url)
+        assert len(server.connections) == 1
+
+
+def test_a_line_that_the_server_wants_closed_is_not_used_again(egress: Egress) -> None:
+    with RawServer(sends(answer(200, b"", [("Connection", "close")]), close=False)) as server:
+        get(egress, server.url)
+        get(egress, server.url)
+        assert len(server.connections) == 2
+
+
+def test_an_origin_is_dialled_and_judged_anew_after_a_minute() -> None:
+    clock, names = Clock(), Names(moving_example=[["127.0.0.1"], ["127.0.0.2"]])
+    with RawServer(hello) as server, way_out("127.0.0.1", names, clock=clock) as egress:
+        url = f"http://moving.example:{server.port}/"
+        for _ in range(6):
+            get(egress, url)
+            clock.now += 10
+        with pytest.raises(ForbiddenDestination):
+            get(egress, url)
+
+
+def test_a_line_that_was_idle_for_long_is_not_used_again() -> None:
+    clock = Clock()
+    with RawServer(hello) as server, way_out(clock=clock) as egress:
+        get(egress, server.url)
+        clock.now += 15
+        get(egress, server.url)
+        assert len(server.connections) == 2
+
+
+def test_a_write_rides_only_on_a_line_that_was_in_use_just_now() -> None:
+    clock = Clock()
+    with RawServer(hello) as server, way_out(clock=clock) as egress:
+        for pause in (0, 1, 3):
+            clock.now += pause
+            egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5))
+        assert [connection.number for connection in server.connections] == [1, 2]
+
+
+def hangs_up_at_the_second(request: RawRequest, connection: RawConnection) -> None:
+    """Answers the first request of the first connection, and hangs up upon the second one there."""
+    if connection.number == 1 and request.path == "/second":
+        connection.close()
+    else:
+        connection.send(answer(200, b"hello"))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT"])
+def test_a_request_that_changes_nothing_is_repeated_when_a_kept_line_breaks(egress: Egress, method: str) -> None:
+    with RawServer(hangs_up_at_the_second) as server:
+        get(egress, server.url)
+        assert egress.exchange(method, server.url + "/second", headers={}, deadline=Deadline.after(5)).status == 200
+    assert [request.path for request in server.requests] == ["/", "/second", "/second"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "MKCALENDAR"])
+def test_a_request_that_changes_something_is_never_repeated(egress: Egress, method: str) -> None:
+    with RawServer(hangs_up_at_the_second) as server:
+        get(egress, server.url)
+        with pytest.raises(ProviderUnavailable):
+            egress.exchange(method, server.url + "/second", headers={}, content=b"x", deadline=Deadline.after(5))
+    assert [request.path for request in server.requests] == ["/", "/second"]
+
+
+def test_a_request_is_not_repeated_once_an_answer_has_begun(egress: Egress) -> None:
+    def begins(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(b"HTTP/1" if request.path == "/second" else answer(200))
+        if request.path == "/second":
+            connection.close()
+
+    with RawServer(begins) as server:
+        get(egress, server.url)
+        with pytest.raises(ProviderUnavailable):
+            get(egress, server.url + "/second")
+    assert [request.path for request in server.requests] == ["/", "/second"]
+
+
+def test_a_request_is_repeated_only_once(egress: Egress) -> None:
+    def hangs_up(request: RawRequest, connection: RawConnection) -> None:
+        if request.path == "/second":
+            connection.close()
+        else:
+            connection.send(answer(200))
+
+    with RawServer(hangs_up) as server:
+        get(egress, server.url)
+        with pytest.raises(ProviderUnavailable):
+            get(egress, server.url + "/second")
+    assert len(server.requests) == 3
+
+
+def test_a_line_that_the_server_has_closed_is_replaced_also_for_a_write(egress: Egress) -> None:
+    ended = threading.Event()
+
+    def closes(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(answer(200))
+        if connection.number == 1:
+            connection.close()
+            ended.set()
+
+    with RawServer(closes) as server:
+        get(egress, server.url)
+        assert ended.wait(5)
+        assert egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5)).status == 200
+
+
+def test_an_answer_that_lay_there_before_the_request_is_not_its_answer(egress: Egress) -> None:
+    def twice(request: RawRequest, connection: RawConnection) -> None:
+        if connection.number == 1:
+            connection.send(answer(200, b"first") + answer(200, b"smuggled"))
+        else:
+            connection.send(answer(200, b"second"))
+
+    with RawServer(twice) as server:
+        get(egress, server.url)
+        assert get(egress, server.url).body == b"second"
+
+
+def test_many_threads_go_out_at_once(egress: Egress) -> None:
+    bodies: list[bytes] = []
+
+    def echo(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(answer(200, request.path.encode()))
+
+    def ask(number: int) -> None:
+        for turn in range(5):
+            path = f"/{number}/{turn}"
+            if get(egress, server.url + path).body == path.encode():
+                bodies.append(b"its own")
+
+    with RawServer(echo) as server:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.connections) <= 8
+    assert bodies == [b"its own"] * 40
+
+
+def test_closing_ends_the_kept_lines(egress: Egress) -> None:
+    ended = threading.Event()
+
+    def watches(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(answer(200))
+        if connection.socket.recv(1) == b"":
+            ended.set()
+
+    with RawServer(watches) as server:
+        get(egress, server.url)
+        egress.close()
+        assert ended.wait(5)
+
+
+# TLS
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority of its own, and a server's identity under it."""
+
+    client: ssl.SSLContext
+    server: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    folder = tmp_path_factory.mktemp("tls")
+    root_key, root = _certificate("test authority", None, None)
+    key, leaf = _certificate("cloud.example", root_key, root)
+    (folder / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    (folder / "leaf.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM) + _pem(key))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "leaf.pem")
+    return Authority(_client(folder / "root.pem"), server)
+
+
+def _client(root: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(root)
+    return context
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate(
+    name: str, issuer_key: ec.EllipticCurvePrivateKey | None, issuer: x509.Certificate | None
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+            if issuer
+            else x509.SubjectAlternativeName([x509.DNSName("authority.example")]),
+            critical=False,
+        )
+    )
+    return key, builder.sign(issuer_key or key, hashes.SHA256())
+
+
+def cloud() -> Names:
+    return Names(cloud_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
+
+
+def test_https_reaches_a_server_whose_certificate_is_good(authority: Authority) -> None:
+    with RawServer(hello, tls=authority.server) as server, way_out(names=cloud(), tls=authority.client) as egress:
+        for _ in range(2):
+            assert get(egress, f"https://cloud.example:{server.port}/").body == b"hello"
+        assert len(server.connections) == 1
+
+
+def test_https_sends_the_name_and_not_the_address(authority: Authority) -> None:
+    told: list[str] = []
+    context = authority.server
+    context.sni_callback = lambda tls, name, context: told.append(name)
+    with RawServer(hello, tls=context) as server, way_out(names=cloud(), tls=authority.client) as egress:
+        get(egress, f"https://cloud.example:{server.port}/")
+    context.sni_callback = None
+    assert told == ["cloud.example"]
+
+
+def test_https_to_an_address_checks_the_certificate_for_that_address(authority: Authority) -> None:
+    with RawServer(hello, tls=authority.server) as server, way_out(tls=authority.client) as egress:
+        assert get(egress, server.url).body == b"hello"
+
+
+def test_a_large_body_goes_both_ways_over_tls(authority: Authority) -> None:
+    body = bytes(range(256)) * 1000
+
+    def echo(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(answer(200, request.body))
+
+    with RawServer(echo, tls=authority.server) as server, way_out(tls=authority.client) as egress:
+        found = egress.exchange("PUT", server.url, headers={}, content=body, deadline=Deadline.after(5))
+    assert found.body == body
+
+
+def test_a_certificate_of_another_name_is_refused_before_the_request(authority: Authority) -> None:
+    with (
+        RawServer(hello, tls=authority.server) as server,
+        way_out(names=cloud(), tls=authority.client) as egress,
+        pytest.raises(ProviderUnavailable, match="secure connection"),
+    ):
+        get(egress, f"https://other.example:{server.port}/")
+    assert server.requests == []
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(authority: Authority) -> None:
+    with (
+        RawServer(hello, tls=authority.server) as server,
+        way_out(tls=client_context()) as egress,
+        pytest.raises(ProviderUnavailable, match="secure connection"),
+    ):
+        get(egress, server.url)
+    assert server.requests == []
+
+
+def test_https_to_a_server_without_tls_is_unavailable(egress: Egress) -> None:
+    with (
+        RawServer(hello, on_connect=lambda connection: connection.send(b"220 hello\r\n")) as server,
+        pytest.raises(ProviderUnavailable, match="secure connection"),
+    ):
+        get(egress, f"https://127.0.0.1:{server.port}/")
+
+
+def test_an_answer_that_ends_without_the_end_of_tls_was_cut(authority: Authority) -> None:
+    with (
+        RawServer(sends(HEAD + b"\r\nhalf"), tls=authority.server) as server,
+        way_out(tls=authority.client) as egress,
+        pytest.raises(ProviderUnavailable),
+    ):
+        get(egress, server.url)
+
+
+def test_an_answer_that_ends_with_the_end_of_tls_is_whole(authority: Authority) -> None:
+    def ends(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(HEAD + b"\r\nwhole")
+        assert isinstance(connection.socket, ssl.SSLSocket)
+        connection.socket.unwrap()
+
+    with RawServer(ends, tls=authority.server) as server, way_out(tls=authority.client) as egress:
+        assert get(egress, server.url).body == b"whole"
+
+
+@pytest.mark.parametrize("handler", [SLOW["nothing comes"], SLOW["the body is dripped"]])
+def test_an_exchange_over_tls_ends_by_its_time(authority: Authority, handler: Handler) -> None:
+    with (
+        RawServer(handler, tls=authority.server) as server,
+        way_out(tls=authority.client, exchange_s=EXCHANGE_S) as egress,
+    ):
+        begun = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match="too long"):
+            get(egress, server.url)
+        assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
+
+
+def test_an_endless_answer_over_tls_is_held_to_the_limit(authority: Authority) -> None:
+    with (
+        RawServer(ENDLESS["a body without end"], tls=authority.server) as server,
+        way_out(tls=authority.client) as egress,
+        pytest.raises(AnswerTooLarge),
+    ):
+        get(egress, server.url)
+
+
+def test_tiny_records_of_tls_are_held_to_a_limit(authority: Authority) -> None:
+    # Each byte comes in a record of its own, twenty times its size.
+    with (
+        RawServer(floods(HEAD + b"\r\n", b"\0"), tls=authority.server) as server,
+        way_out(tls=authority.client, exchange_s=8) as egress,
+        pytest.raises(AnswerTooLarge),
+    ):
+        get(egress, server.url)
+
+
+# Secrecy
+
+CANARY = "canary-7f3a"
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        sends(answer(200, CANARY.encode(), [("X-Secret", CANARY), ("Set-Cookie", CANARY)])),
+        sends(HEAD + CANARY.encode() + b" broken header\r\n\r\n"),
+        sends(CHUNKED + CANARY.encode() + b"\r\n"),
+        sends(answer(200, CANARY.encode(), length=ANSWER_BYTES + 1)),
+        lambda request, connection: connection.reset(),
+    ],
+)
+def test_no_log_line_and_no_error_holds_what_went_out_or_came_in(
+    egress: Egress, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = ""
+    with RawServer(handler) as server:
+        try:
+            found = egress.exchange(
+                "PUT",
+                f"{server.url}/{CANARY}?{CANARY}",
+                headers={"Authorization": f"Basic {CANARY}"},
+                content=CANARY.encode(),
+                deadline=Deadline.after(5),
+            )
+            told = repr(found)
+        except CalendarError as error:
+            told = "".join(traceback.format_exception(error)) + repr(error.metadata)
+    assert CANARY not in told
+    assert CANARY not in caplog.text

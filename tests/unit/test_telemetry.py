@@ -1,0 +1,232 @@
+"""Logs tell what is allowed and nothing else; metrics count; request ids are shared."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pytest
+from calendar_server.telemetry import Metrics, configure_logging, request_id
+
+
+@dataclass
+class Log:
+    """What was written."""
+
+    stream: io.StringIO
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    root, ours = logging.getLogger(), logging.getLogger("calendar_server")
+    handlers, level, our_level, hook = root.handlers[:], root.level, ours.level, threading.excepthook
+    stream = io.StringIO()
+    configure_logging("info", stream)
+    yield Log(stream)
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
+    threading.excepthook = hook
+
+
+OURS = logging.getLogger("calendar_server.somewhere")
+FOREIGN = logging.getLogger("niquests.adapters")
+
+
+def test_a_line_has_time_level_and_event(log: Log) -> None:
+    OURS.info("serving")
+    line = log.lines[0]
+    assert str(line.pop("time")).endswith("Z")
+    assert line == {"level": "info", "event": "serving"}
+
+
+def test_allowed_keys_are_told(log: Log) -> None:
+    OURS.info("call", extra={"rpc": "List", "duration_ms": 1.5, "attempts": 2})
+    assert log.lines[0].items() >= {"rpc": "List", "duration_ms": 1.5, "attempts": 2}.items()
+
+
+def test_other_keys_are_dropped(log: Log) -> None:
+    OURS.info("call", extra={"password": "hunter2", "title": "Dentist", "rpc": "List"})
+    assert "hunter2" not in log.text
+    assert "Dentist" not in log.text
+
+
+@pytest.mark.parametrize("event", ["user anna logged in", "Call", "", "a" * 100, "x\ny"])
+def test_an_event_that_is_no_word_is_not_told(log: Log, event: str) -> None:
+    OURS.warning(event)
+    assert log.lines[0]["event"] == "told_by_library"
+
+
+def test_arguments_are_never_formatted_in(log: Log) -> None:
+    OURS.warning("call %s", "hunter2")
+    assert "hunter2" not in log.text
+
+
+def test_a_library_is_told_by_its_place_only(log: Log) -> None:
+    FOREIGN.error("GET https://anna:hunter2@example.com/ failed", extra={"reason": "hunter2"})
+    line = log.lines[0]
+    assert (line["event"], line["logger"]) == ("told_by_library", "niquests.adapters")
+    assert str(line["place"]).startswith("test_telemetry.py:")
+    assert "hunter2" not in log.text
+
+
+def test_chatter_of_libraries_is_left_out(log: Log) -> None:
+    FOREIGN.info("request sent")
+    assert log.lines == []
+
+
+def test_our_level_is_the_configured_one(log: Log) -> None:
+    OURS.debug("detail")
+    assert log.lines == []
+
+
+def test_an_exception_is_told_by_kind_and_place_not_by_message(log: Log) -> None:
+    try:
+        try:
+            int("hunter2")
+        except ValueError as error:
+            raise RuntimeError("hunter2") from error
+    except RuntimeError:
+        OURS.exception("push_broke")
+    line = log.lines[0]
+    assert line["exception"] == ["builtins.RuntimeError", "builtins.ValueError"]
+    assert "test_telemetry.py" in str(line["traceback"])
+    assert "hunter2" not in log.text
+
+
+def test_a_long_value_is_cut(log: Log) -> None:
+    OURS.info("call", extra={"reason": "x" * 1000})
+    assert len(str(log.lines[0]["reason"])) == 201
+
+
+def test_a_line_break_in_a_value_does_not_break_the_line(log: Log) -> None:
+    OURS.info("call", extra={"reason": "a\nb\u2028c"})
+    assert len(log.text.splitlines()) == 1
+
+
+def test_the_request_id_of_the_call_is_told(log: Log) -> None:
+    token = request_id.set("r-7")
+    OURS.info("call")
+    request_id.reset(token)
+    OURS.info("call")
+    assert [line.get("request_id") for line in log.lines] == ["r-7", None]
+
+
+def test_a_thread_that_dies_is_told_without_its_message(log: Log) -> None:
+    def die() -> None:
+        raise RuntimeError("hunter2")
+
+    thread = threading.Thread(target=die)
+    thread.start()
+    thread.join()
+    assert (log.lines[0]["event"], log.lines[0]["exception"]) == ("thread_died", ["builtins.RuntimeError"])
+    assert "hunter2" not in log.text
+
+
+def test_a_warning_of_python_becomes_a_line(log: Log) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("hunter2", stacklevel=1)
+    assert [line["logger"] for line in log.lines] == ["py.warnings"]
+    assert "hunter2" not in log.text
+
+
+def test_a_line_that_cannot_be_written_is_no_error(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    log.stream.close()
+    OURS.info("call")
+    assert capsys.readouterr().err == ""
+
+
+def test_by_default_lines_go_to_standard_error(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info")
+    assert logging.getLogger().handlers[0].stream is sys.stderr  # type: ignore[attr-defined]
+
+
+def test_calls_are_counted_by_method_and_code() -> None:
+    metrics = Metrics()
+    metrics.call_ended("List", "OK", 0.004)
+    metrics.call_ended("List", "OK", 0.004)
+    assert 'calendar_calls_total{code="OK",rpc="List"} 2.0' in metrics.text().decode()
+
+
+def test_a_call_falls_into_the_bucket_of_its_time() -> None:
+    metrics = Metrics()
+    metrics.call_ended("List", "OK", 0.004)
+    text = metrics.text().decode()
+    assert 'calendar_call_seconds_bucket{le="0.0025",rpc="List"} 0.0' in text
+    assert 'calendar_call_seconds_bucket{le="0.005",rpc="List"} 1.0' in text
+
+
+def test_what_happened_is_counted_under_its_own_name() -> None:
+    metrics = Metrics()
+    metrics.conversation_ended("caldav")
+    metrics.conversation_ended("caldav", "NEEDS_REAUTH")
+    metrics.push_ended("caldav", "synced")
+    metrics.expander_killed()
+    metrics.busy_answered("fresh")
+    text = metrics.text().decode()
+    for line in (
+        'calendar_provider_conversations_total{provider="caldav",reason="OK"} 1.0',
+        'calendar_provider_conversations_total{provider="caldav",reason="NEEDS_REAUTH"} 1.0',
+        'calendar_pushes_total{outcome="synced",provider="caldav"} 1.0',
+        "calendar_expander_kills_total 1.0",
+        'calendar_busy_answers_total{state="fresh"} 1.0',
+    ):
+        assert line in text
+
+
+def test_the_outbox_is_asked_at_every_scrape() -> None:
+    depths = {"pending": 3}
+    metrics = Metrics()
+    metrics.outbox_is_told_by(lambda: depths)
+    first = metrics.text().decode()
+    depths["pending"] = 4
+    second = metrics.text().decode()
+    assert 'calendar_outbox_events{state="pending"} 3.0' in first
+    assert 'calendar_outbox_events{state="pending"} 4.0' in second
+
+
+def test_registering_the_outbox_does_not_ask_it() -> None:
+    asked = []
+
+    def depth() -> Mapping[str, int]:
+        asked.append(1)
+        return {}
+
+    Metrics().outbox_is_told_by(depth)
+    assert asked == []
+
+
+def test_while_the_outbox_cannot_be_asked_the_rest_is_told() -> None:
+    def depth() -> Mapping[str, int]:
+        raise OSError("no database")
+
+    metrics = Metrics()
+    metrics.outbox_is_told_by(depth)
+    metrics.expander_killed()
+    text = metrics.text().decode()
+    assert "calendar_expander_kills_total 1.0" in text
+    assert "calendar_outbox_events" not in text
+
+
+def test_two_sets_of_metrics_do_not_share_anything() -> None:
+    first, second = Metrics(), Metrics()
+    first.expander_killed()
+    assert "calendar_expander_kills_total 0.0" in second.text().decode()

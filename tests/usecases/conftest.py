@@ -1,0 +1,198 @@
+"""Whole use cases over both databases and the provider in memory: everything but gRPC and the outside world."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from calendar_server.core.model import (
+    SECOND,
+    Booking,
+    BookingId,
+    BookingStatus,
+    BusyEvent,
+    Calendar,
+    CalendarId,
+    Connection,
+    ConnectionId,
+    EventId,
+    EventState,
+    Instant,
+    Interval,
+    Preset,
+    ProviderName,
+)
+from calendar_server.core.model import BlockReason as Reason
+from calendar_server.errors import ProviderRefused
+from calendar_server.providers.base import Account, Deadline, Secret
+from calendar_server.providers.memory import MemoryProvider
+from calendar_server.store.store import Store
+from calendar_server.usecases.authorizations import Authorizations
+from calendar_server.usecases.availability import Availability
+from calendar_server.usecases.bookings import BookingContents, Bookings
+from calendar_server.usecases.caller import Caller
+from calendar_server.usecases.commands import (
+    BookingReport,
+    BusyAnswer,
+    BusyQuery,
+    CaldavAccount,
+    ConnectCommand,
+    SyncCommand,
+    Target,
+)
+from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.pushes import Pushes
+from calendar_server.vault import Vault
+
+from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
+    database_url,
+    migrated_url,
+    postgres,
+    postgres_url,
+    sqlite_path,
+    sqlite_url,
+    store,
+)
+
+WORK, HOME, SHOWN = CalendarId("/work/"), CalendarId("/home/"), CalendarId("/shown/")
+HOUR = 3600 * SECOND
+NOON: Instant = 1_900_000_800 * SECOND
+"""A whole hour of the year 2030."""
+
+
+class Accounts:
+    """Makes accounts of user names, as CalDAV's connect does: the right password is `right`."""
+
+    def __init__(self) -> None:
+        self.read_only: set[str] = set()
+
+    def connect(
+        self, *, preset: Preset, username: str, password: str, server_url: str, deadline: Deadline
+    ) -> tuple[Account, Secret]:
+        if password != "right":
+            raise ProviderRefused("The server does not accept these credentials.", cause="credentials")
+        target = CalendarId("") if username in self.read_only else WORK
+        account = Account(f"{server_url}{username}", f"{username}@example.org", target, (WORK, HOME), {})
+        return account, Secret({"username": username, "password": password})
+
+
+@dataclasses.dataclass
+class World:
+    """The service without its doors, and what tests do with it."""
+
+    store: Store
+    provider: MemoryProvider
+    accounts: Accounts
+    connections: Connections
+    availability: Availability
+    bookings: Bookings
+    pushes: Pushes
+    caller: Caller
+    stranger: Caller
+
+    def connect(self, username: str = "anna", **more: str) -> Connection:
+        connected = self.connections.connect(
+            self.caller,
+            ConnectCommand(
+                CaldavAccount(Preset.CUSTOM, username, more.pop("password", "right"), "https://dav.example.org/"),
+                owner=more.pop("owner", ""),
+                connection_id=ConnectionId(more.pop("connection_id", "")),
+            ),
+        )
+        assert isinstance(connected, Connection)
+        return connected
+
+    def disconnect(self, connection: Connection) -> None:
+        self.connections.disconnect(self.caller, connection.id)
+
+    def busy(self, *connections: Connection, window: Interval | None = None, **more: object) -> BusyAnswer:
+        query = BusyQuery(
+            Target(tuple(connection.id for connection in connections)),
+            window or Interval(NOON - 4 * HOUR, NOON + 4 * HOUR),
+            **more,  # type: ignore[arg-type]
+        )
+        return self.availability.get_busy(self.caller, query)
+
+    def sync(self, booking: Booking, *connections: Connection, require_free: bool = False) -> BookingReport:
+        target = Target(tuple(connection.id for connection in connections))
+        return self.bookings.sync(self.caller, SyncCommand(booking, target, require_free, wait_s=0))
+
+    def push(self) -> list[str]:
+        """Push everything that is due, as a worker would; answers the outcomes."""
+        outcomes = []
+        while rows := self.store.outbox.claim(limit=10, lease_s=60, mailbox_limit=4):
+            outcomes += [self.pushes.push(row) for row in rows]
+        return outcomes
+
+    def report(self, booking_id: str = "b") -> BookingReport:
+        return self.bookings.get(self.caller, BookingId(booking_id))
+
+    def states(self, booking_id: str = "b") -> list[EventState]:
+        return [event.state for event in self.report(booking_id).events]
+
+    def in_calendar(self, calendar_id: CalendarId = WORK) -> list[Interval]:
+        """What stands in a calendar around noon, as its owner sees it."""
+        return [Interval(event.start, event.end) for event in self.found(calendar_id)]
+
+    def found(self, calendar_id: CalendarId = WORK) -> tuple[BusyEvent, ...]:
+        shelf = self.provider._shelves[calendar_id]
+        return tuple(event for events in shelf.events.values() for event in events)
+
+    def owner_adds(self, start: Instant, end: Instant, name: str = "own", calendar_id: CalendarId = WORK) -> None:
+        self.provider.add(calendar_id, BusyEvent(start, end, Reason.BUSY, EventId(name)))
+
+
+def booking(revision: int = 1, **changes: object) -> Booking:
+    """Noon to one, unless told otherwise."""
+    values: dict[str, object] = {
+        "id": BookingId("b"),
+        "revision": revision,
+        "status": BookingStatus.CONFIRMED,
+        "title": "Interview",
+        "start": NOON,
+        "end": NOON + HOUR,
+        **changes,
+    }
+    return Booking(**values)  # type: ignore[arg-type]
+
+
+def cancelled(revision: int = 2, booking_id: str = "b") -> Booking:
+    return Booking(BookingId(booking_id), revision, BookingStatus.CANCELLED)
+
+
+def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
+    """Whole objects over this store."""
+    vault = Vault.from_keys("k1:" + "A" * 43 + "=")
+    provider = MemoryProvider(
+        [
+            Calendar(WORK, "Work", writable=True, primary=True),
+            Calendar(HOME, "Home", writable=True),
+            Calendar(SHOWN, "Holidays"),
+        ]
+    )
+    providers = dict.fromkeys(ProviderName, provider)
+    accounts, grants, contents = Accounts(), Grants(store, vault, {}), BookingContents(vault)
+    availability = Availability(store, grants, providers, call_s=5, read_threads=8, unreadable_retry_s=60)
+    authorizations = Authorizations(store, vault, {}, redirect_uris=[], public_url="http://127.0.0.1", call_s=5)
+    return World(
+        store=store,
+        provider=provider,
+        accounts=accounts,
+        connections=Connections(
+            store, vault, grants, providers, accounts, authorizations, {}, call_s=5, wake=lambda: None
+        ),
+        availability=availability,
+        bookings=Bookings(store, contents, availability, providers, waiting_most=8, wake=lambda: None),
+        pushes=Pushes(store, contents, grants, providers, push_s=10),
+        caller=Caller(store.organizations.ensure("acme")),
+        stranger=Caller(store.organizations.ensure("other")),
+    )
+
+
+@pytest.fixture
+def world(store: Store) -> Iterator[World]:  # noqa: F811 — the fixture's name
+    world = build_world(store)
+    yield world
+    world.availability.close()
