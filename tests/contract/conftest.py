@@ -10,9 +10,11 @@ from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 
+from tests.contract.accounts import StrangeAccount
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
 from tests.fakes import dav_servers
 from tests.fakes.dav_servers import DavServer
+from tests.fakes.strange_dav import StrangeDav, strange_dav
 
 PASSWORD = 'pässword: with "quotes" and a colon'
 USERS = {f"anna{number}": PASSWORD for number in range(150)}
@@ -75,3 +77,14 @@ def world(request: pytest.FixtureRequest, switch: Switch) -> Iterator[World]:
         made = CaldavWorld.make(provider, server, "/user/calendars/", "anybody", "anything", switch, locks=False)
     yield made
     made.close()
+
+
+@pytest.fixture
+def dav() -> Iterator[StrangeDav]:
+    with strange_dav() as server:
+        yield server
+
+
+@pytest.fixture
+def account(dav: StrangeDav, caldav: CaldavProvider) -> StrangeAccount:
+    return StrangeAccount(dav, caldav)

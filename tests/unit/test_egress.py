@@ -23,6 +23,7 @@ from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, Egress
 from calendar_server.providers.egress_gate import Gate
+from calendar_server.providers.egress_line import PIECES_MAX
 from calendar_server.providers.egress_wire import client_context
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -572,6 +573,22 @@ def test_head_and_body_together_are_held_to_the_limit(egress: Egress, pieces: li
         get(egress, server.url)
 
 
+def test_interim_answers_count_as_a_part_of_the_head(egress: Egress) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" * 6_000
+    with RawServer(sends(interim, answer(200))) as server, pytest.raises(ProviderUnavailable, match="head"):
+        get(egress, server.url)
+
+
+def test_the_number_of_chunks_is_bounded() -> None:
+    whole = CHUNKED + b"1\r\nx\r\n" * (PIECES_MAX + 1) + b"0\r\n\r\n"
+    with (
+        RawServer(sends(whole)) as server,
+        way_out(answer_bytes=2 * len(whole), exchange_s=30) as egress,
+        pytest.raises(AnswerTooLarge),
+    ):
+        get(egress, server.url, within_s=30)
+
+
 def test_an_answer_within_the_limit_is_read(egress: Egress) -> None:
     body = bytes(ANSWER_BYTES - 1000)
     with RawServer(sends(answer(200, body))) as server:
@@ -963,9 +980,10 @@ def test_an_endless_answer_over_tls_is_held_to_the_limit(authority: Authority) -
 
 
 def test_tiny_records_of_tls_are_held_to_a_limit(authority: Authority) -> None:
-    # Each byte comes in a record of its own, twenty times its size.
+    # Each byte of the body comes in a record of its own, of twenty-three bytes. The answer itself is within the limit.
+    pieces = [answer(200, length=100_000), *[b"x"] * 100_000]
     with (
-        RawServer(floods(HEAD + b"\r\n", b"\0"), tls=authority.server) as server,
+        RawServer(sends(*pieces), tls=authority.server) as server,
         way_out(tls=authority.client, exchange_s=8) as egress,
         pytest.raises(AnswerTooLarge),
     ):

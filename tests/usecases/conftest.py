@@ -62,6 +62,9 @@ NOON: Instant = 1_900_000_800 * SECOND
 """A whole hour of the year 2030."""
 
 
+VAULT = Vault.from_keys("k1:" + "A" * 43 + "=")
+
+
 class Accounts:
     """Makes accounts of user names, as CalDAV's connect does: the right password is `right`."""
 
@@ -164,7 +167,7 @@ def cancelled(revision: int = 2, booking_id: str = "b") -> Booking:
 
 def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
-    vault = Vault.from_keys("k1:" + "A" * 43 + "=")
+    vault = VAULT
     provider = MemoryProvider(
         [
             Calendar(WORK, "Work", writable=True, primary=True),
