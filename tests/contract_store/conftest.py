@@ -13,7 +13,16 @@ from psycopg import sql
 
 from tests.fakes.postgres import Postgres, find_postgres
 
-TABLES = ("outbox", "bookings", "connections", "api_keys", "vault_keys", "organizations")
+TABLES = (
+    "outbox",
+    "bookings",
+    "connections",
+    "api_keys",
+    "oauth_states",
+    "leases",
+    "vault_keys",
+    "organizations",
+)
 """Every table, those that refer to others first."""
 
 

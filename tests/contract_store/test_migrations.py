@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,19 @@ store.close()
 """
 
 
+def test_who_comes_second_waits_for_the_first(database: Database, empty_url: str) -> None:
+    second, applied = Store.open(empty_url), []
+    thread = threading.Thread(target=lambda: applied.append(second.migrate()))
+    with database.transaction():
+        database.serialize(migrations.LOCK)
+        thread.start()
+        thread.join(0.2)
+        assert applied == []
+    thread.join(30)
+    assert applied == [list(migrations.NAMES)]
+    second.close()
+
+
 def test_an_older_state_keeps_its_data(database: Database) -> None:
     assert migrations.migrate(database, migrations.NAMES[:1]) == [migrations.NAMES[0]]
     older = Store(database)
@@ -139,8 +153,13 @@ def test_a_step_that_breaks_leaves_nothing_of_itself(database: Database, broken:
     names = (*migrations.NAMES, broken)
     with pytest.raises(StoreError):
         migrations.migrate(database, names)
-    assert tables(database) == {*TABLES, "schema_migrations"}
+    assert "half" not in tables(database)
     assert migrations.pending(database, names) == [broken]
+
+
+def test_this_suite_empties_every_table_between_tests(database: Database) -> None:
+    migrations.migrate(database)
+    assert tables(database) == {*TABLES, "schema_migrations"}
 
 
 def test_steps_are_numbered_without_a_gap() -> None:

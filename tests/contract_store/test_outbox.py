@@ -20,6 +20,7 @@ from calendar_server.core.model import (
     EventState,
     OrganizationId,
 )
+from calendar_server.store.outbox import CLAIMS
 from calendar_server.store.rows import OursRow, OutboxRow
 from calendar_server.store.store import Store, StoreError
 
@@ -254,6 +255,20 @@ class TestClaiming:
             add_push(store, account, f"b{number}")
         outcomes = at_once([lambda: claim(store, limit=10, mailbox_limit=4)] * 8)
         assert sum(len(rows) for rows in outcomes) == 4
+
+    def test_a_mailbox_that_fills_between_look_and_lease_is_left(self, store: Store, account: Connection) -> None:
+        for number in range(4):
+            add_push(store, account, f"b{number}", due_at=number + 10)
+        outcome: list[list[OutboxRow]] = []
+        thread = threading.Thread(target=lambda: outcome.append(claim(store, mailbox_limit=2)))
+        with store.transaction():
+            store._database.serialize(CLAIMS)
+            thread.start()
+            thread.join(0.2)
+            for number in (7, 8):
+                add_push(store, account, f"b{number}", lease_token="theirs", lease_until=2**60)
+        thread.join(30)
+        assert outcome == [[]]
 
     def test_nothing_due_takes_no_writer(self, store: Store, account: Connection) -> None:
         add_push(store, account, due_at=None)

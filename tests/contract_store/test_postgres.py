@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from calendar_server.core.model import BookingId, ConnectionId, OrganizationId
@@ -14,10 +15,10 @@ from calendar_server.store.database import POSTGRES_CONNECTIONS, Database
 from calendar_server.store.store import Store, StoreError
 
 from tests.contract_store.examples import add_connection, at_once, booking
-from tests.fakes.postgres import OwnPostgres, Postgres, start_postgres
+from tests.fakes.postgres import OwnPostgres, Postgres, local_binaries, start_postgres, wheel_binaries
 
 B1 = BookingId("b1")
-BACKENDS = "FROM pg_stat_activity WHERE application_name = 'calendar-server'"
+BACKENDS = "FROM pg_stat_activity WHERE application_name = 'calendar-server' AND datname LIKE 'calendar_test_%'"
 
 
 @pytest.fixture
@@ -204,3 +205,26 @@ class TestLimits:
 @pytest.fixture
 def organization(store: Store) -> OrganizationId:
     return store.organizations.ensure("Alpha")
+
+
+class TestTheServerOfTheTests:
+    @pytest.mark.parametrize("binaries", [local_binaries, wheel_binaries], ids=["installed", "wheel"])
+    def test_it_starts_from_what_is_there(self, binaries: Callable[[], list[Path]]) -> None:
+        if not binaries():
+            pytest.skip("this machine has none of these")
+        server = start_postgres(binaries())
+        store = Store.open(server.tcp_url(server.database()))
+        assert store.migrate()
+        store.close()
+        server.stop()
+
+    def test_committed_rows_survive_its_crash_when_it_is_durable(self) -> None:
+        server = start_postgres(durable=True)
+        store = Store.open(server.url("postgres"))
+        store.migrate()
+        organization_id = store.organizations.ensure("Alpha")
+        server.kill()
+        server.start()
+        assert store.organizations.get_by_name("Alpha") == organization_id
+        store.close()
+        server.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from calendar_server.core.model import SECOND, BookingId, OrganizationId
 from calendar_server.errors import CalendarError, StoreUnavailable
+from calendar_server.store.database import Database
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import AlreadyThere, Store, StoreError
 
@@ -132,6 +133,16 @@ store.close()
 
 
 class TestThreads:
+    def test_a_connection_that_is_left_inside_a_transaction_is_not_lent_again(self, database_url: str) -> None:
+        database = Database.open(database_url)
+        raw = database._pool.take()
+        raw.execute("BEGIN")
+        database._pool.give_back(raw)
+        again = database._pool.take()
+        assert again is not raw
+        database._pool.give_back(again)
+        database.close()
+
     def test_a_crowd_of_threads_is_served(self, store: Store, organization: OrganizationId) -> None:
         store.bookings.put(booking(organization))
 

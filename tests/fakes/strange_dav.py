@@ -265,7 +265,7 @@ class StrangeDav:
         if nonce not in self._nonces:
             return "stale"
         count = int(fields.get("nc", "1"), 16)
-        if "replayed_counts_refused" in self.quirks and count <= self._nonces[nonce]:
+        if "nc" in fields and "replayed_counts_refused" in self.quirks and count <= self._nonces[nonce]:
             return "wrong"
         hashed = hashlib.sha256 if "digest_sha256" in self.quirks else hashlib.md5
 
@@ -293,12 +293,14 @@ class StrangeDav:
         return _Whole(200, [("DAV", "1, 2" if "not_caldav" in self.quirks else "1, 2, calendar-access")], b"")
 
     def _propfind(self, asked: Asked) -> _Whole:
-        path = urllib.parse.unquote(asked.path)
+        path = _plain(asked.path)
         path = path if path.endswith("/") or "." in path.rpartition("/")[2] else path + "/"
         wanted = [element.tag for element in ElementTree.fromstring(asked.body).find(f"{D}prop") or []]
         deep = asked.headers.get("depth") == "1"
         known = {"/", "/dav/", PRINCIPAL, INBOX, HOME, "/more/"} | set(self.shelves)
         folder, _, name = path.rpartition("/")
+        if path.endswith("/folder/") and "lists_folder" in self.quirks:
+            return _xml(_multistatus(self._told(path, wanted, {f"{D}resourcetype": "<D:collection/>"}, 0)))
         if f"{folder}/" in self.shelves and name:
             shelf = self.shelves[f"{folder}/"]
             if name not in shelf.resources:
@@ -382,8 +384,7 @@ class StrangeDav:
         return _response(self._href(path), good, bad, broken)
 
     def _report(self, asked: Asked) -> _Whole:
-        path = asked.path if asked.path.endswith("/") else asked.path + "/"
-        path = urllib.parse.unquote(path)
+        path = _plain(asked.path if asked.path.endswith("/") else asked.path + "/")
         if path not in self.shelves:
             return _Whole(404, [], b"")
         shelf = self.shelves[path]
@@ -436,7 +437,7 @@ class StrangeDav:
         return body
 
     def _get(self, asked: Asked) -> _Whole:
-        path = urllib.parse.unquote(asked.path)
+        path = _plain(asked.path)
         folder, _, name = path.rpartition("/")
         text = self.shelves[f"{folder}/"].resources.get(name) if f"{folder}/" in self.shelves else None
         if text is None:
@@ -447,7 +448,7 @@ class StrangeDav:
         return _Whole(200, headers, text.encode())
 
     def _put(self, asked: Asked) -> _Whole:
-        path = urllib.parse.unquote(asked.path)
+        path = _plain(asked.path)
         folder, _, name = path.rpartition("/")
         if f"{folder}/" not in self.shelves:
             return _Whole(409, [], b"")
@@ -486,7 +487,7 @@ class StrangeDav:
         return _Whole(201 if new else 204, headers, b"")
 
     def _delete(self, asked: Asked) -> _Whole:
-        path = urllib.parse.unquote(asked.path)
+        path = _plain(asked.path)
         folder, _, name = path.rpartition("/")
         if f"{folder}/" not in self.shelves or name not in self.shelves[f"{folder}/"].resources:
             return _Whole(404, [], b"")
@@ -542,6 +543,10 @@ class StrangeDav:
         if "other_escapes" in self.quirks:
             href = href.replace("home", "%68ome").replace("work", "w%6Frk").replace(".ics", "%2eics")
         return href
+
+
+def _plain(path: str) -> str:
+    return re.sub("//+", "/", urllib.parse.unquote(path))
 
 
 def _element(tag: str, inner: str) -> str:

@@ -214,6 +214,20 @@ def test_a_server_url_that_could_mislead_is_refused(url: str) -> None:
     assert wrong_connect(caldav(server_url=url)) == {"caldav.server_url"}
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://anna:pw@dav.example.com/", "user name or password"),
+        ("https://dav.example.com/?a=b", "query"),
+        ("https://dav.example.com/#work", "fragment"),
+        ("https://dav.example.com/\x00", "control characters"),
+    ],
+)
+def test_a_wrong_server_url_is_told_what_is_wrong_with_it(url: str, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        convert.connect_command(caldav(server_url=url))
+
+
 def test_a_forbidden_scheme_has_the_text_of_a_forbidden_address() -> None:
     with pytest.raises(ValidationError) as raised:
         convert.connect_command(caldav(server_url="gopher://dav.example.com/"))

@@ -397,6 +397,11 @@ def test_plain_http_is_not_for_hosts_beside_the_allow_list(url: str) -> None:
         assert not egress.plain_allowed(url)
 
 
+def test_an_allow_list_of_networks_does_not_open_plain_http_to_public_addresses() -> None:
+    with way_out("127.0.0.0/8", inner_names()) as egress, pytest.raises(ForbiddenDestination):
+        egress.check("http://public.example/")
+
+
 def test_a_trusted_url_is_not_judged() -> None:
     with RawServer(hello) as server, way_out("", inner_names()) as egress:
         assert get(egress, f"http://inner.example:{server.port}/", trusted=True).status == 200
@@ -473,6 +478,15 @@ def test_nothing_is_dialled_when_the_time_is_over(egress: Egress) -> None:
         with pytest.raises(ProviderUnavailable, match="too long"):
             get(egress, server.url, within_s=0)
         assert server.connections == []
+
+
+def test_an_exchange_without_time_costs_no_kept_line(egress: Egress) -> None:
+    with RawServer(hello) as server:
+        get(egress, server.url)
+        with pytest.raises(ProviderUnavailable):
+            get(egress, server.url, within_s=0)
+        get(egress, server.url)
+        assert len(server.connections) == 1
 
 
 def test_a_request_that_nobody_reads_ends_by_its_time() -> None:

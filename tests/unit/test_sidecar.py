@@ -175,3 +175,14 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_stop() -> None:
         assert stopped.get("/healthz").status_code == 200
     assert silent.recv(1) == b""
     silent.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"])
+def test_a_connection_that_asks_for_nothing_whole_is_closed(world: World, sent: bytes) -> None:
+    sidecar = Sidecar(Config(http_address="127.0.0.1:0"), ready=world.ready, metrics=world.metrics, idle_s=1)
+    sidecar.start()
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=10) as slow:
+        slow.sendall(sent)
+        closed = slow.recv(1) == b""
+    sidecar.stop()
+    assert closed

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calendar_server.vault import Vault, VaultError, VaultKeyError, check_keys, key_beside
+from calendar_server.vault import Vault, VaultError, VaultKeyError, _make_key, check_keys, key_beside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,10 +53,11 @@ class TestSealing:
             vault.open(sealed, table=elsewhere[0], row=elsewhere[1], column=elsewhere[2])
 
     def test_parts_of_a_place_cannot_be_shifted(self) -> None:
-        sealed = vault.seal("secret", table="a", row="bc", column="d")
-        for table, row, column in (("ab", "c", "d"), ("a", "b", "cd"), ('a","bc', "", "d"), ("a|bc", "", "d")):
-            with pytest.raises(VaultError):
-                vault.open(sealed, table=table, row=row, column=column)
+        for between in ("", "|", ",", '","', "\0"):
+            sealed = vault.seal("secret", table="a", row=f"b{between}c", column="d")
+            for table, row, column in ((f"a{between}b", "c", "d"), ("a", "b", f"c{between}d")):
+                with pytest.raises(VaultError):
+                    vault.open(sealed, table=table, row=row, column=column)
 
     def test_any_changed_character_is_noticed(self) -> None:
         sealed = vault.seal("secret", **WHERE)
@@ -266,6 +267,11 @@ class TestKeyBeside:
         (tmp_path / "calendar.db.key").chmod(mode)
         with pytest.raises(ValueError, match="chmod 600"):
             key_beside(tmp_path / "calendar.db")
+
+    def test_one_that_another_process_made_meanwhile_stays(self, tmp_path: Path) -> None:
+        theirs = key_beside(tmp_path / "calendar.db")
+        _make_key(tmp_path / "calendar.db.key")
+        assert key_beside(tmp_path / "calendar.db") == theirs
 
     def test_an_empty_one_is_refused_and_left_as_it_is(self, tmp_path: Path) -> None:
         path = tmp_path / "calendar.db.key"

@@ -16,7 +16,7 @@ from calendar_server.providers.caldav_address import member_id
 from calendar_server.providers.caldav_discovery import id_of, own
 from calendar_server.providers.caldav_protocol import Member, multistatus
 from calendar_server.providers.caldav_session import Session, failure
-from calendar_server.providers.egress import Answer
+from calendar_server.providers.egress import Answer, AnswerTooLarge
 
 BATCH = 100
 """Events asked for in one multiget."""
@@ -98,9 +98,7 @@ def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> lis
     """Everything in one query; None where the server wants to be asked otherwise."""
     try:
         answer = session.report(session.reach.url_of(calendar_id), protocol.calendar_query())
-    except ProviderUnavailable:
-        # Nothing whole came: perhaps the answer was over the limits. Smaller ones may pass while there is time; a
-        # server that is out of reach will say so again.
+    except AnswerTooLarge:
         return None
     if answer.status in _OTHER_FORM:
         # Whether the calendar itself is gone is seen when it is listed.
@@ -113,7 +111,7 @@ def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> lis
 def _listed(session: Session, calendar_id: CalendarId, events_most: int) -> list[_Listed]:
     """Every event in the calendar, without texts."""
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (protocol.ETAG, protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
+    answer = session.propfind(url, (protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
     _there(answer)
     listed = []
     for one, member in _members(session, calendar_id, answer, events_most):
@@ -158,7 +156,7 @@ def _fetch(
         batch, waiting = waiting[:size], waiting[size:]
         try:
             answer = session.report(url, protocol.calendar_multiget(one.href for one in batch))
-        except ProviderUnavailable:
+        except AnswerTooLarge:
             if size == 1:
                 raise
             waiting, size = [*batch, *waiting], max(1, size // 4)

@@ -107,7 +107,7 @@ def _create(session: Session, ref: EventRef, booking: Booking) -> RemoteEvent:
     headers = {"content-type": ICS_TYPE, "if-none-match": "*"}
     answer = session.exchange("PUT", session.reach.url_of(ref.event_id), headers, body)
     if 200 <= answer.status < 300:
-        return _confirmed(session, ref, booking, ref.event_id, answer, sequence=0)
+        return _confirmed(session, ref, booking, ref.event_id, answer, sequence=0, created=True)
     names, hrefs = error_names(answer.body)
     if _UID_TAKEN in names or answer.status == 409:
         _there(session, ref.calendar_id)
@@ -146,13 +146,24 @@ def _replace(session: Session, ref: EventRef, booking: Booking, before: Found) -
 
 
 def _confirmed(
-    session: Session, ref: EventRef, booking: Booking, event_id: EventId, answer: Answer, *, sequence: int
+    session: Session,
+    ref: EventRef,
+    booking: Booking,
+    event_id: EventId,
+    answer: Answer,
+    *,
+    sequence: int,
+    created: bool = False,
 ) -> RemoteEvent:
-    """What stands there after a write. The server's word is taken only if it gave the version of exactly what we sent
-    (RFC 4791 section 5.3.4); else the event is read back."""
+    """What stands there after a write.
+
+    A change is believed if the server gave the version of exactly what we sent (RFC 4791 section 5.3.4). Else, and after
+    every creation, the event is read back: some servers put a new one under another name without saying so, and we would
+    then look for it in vain and write a second one.
+    """
     place = _moved_to(session, ref, event_id, answer)
     etag = answer.headers.get("etag", "").strip()
-    if etag and place == event_id and answer.status in (200, 201, 204):
+    if etag and place == event_id and answer.status in (200, 201, 204) and not created:
         return RemoteEvent(event_id, etag, revision=booking.revision, sequence=sequence)
     found = find(session, place)
     if found is None:

@@ -114,10 +114,11 @@ class Form:
     def duration_s(self, field: str, duration: Moment, most_s: float) -> float:
         """A ``Duration`` in seconds, lowered to ``most_s``; negative and not valid ones are wrong."""
         seconds, nanos = duration.seconds, duration.nanos
-        if abs(seconds) > _DURATION_MOST or abs(nanos) >= NANOS or seconds * nanos < 0:
-            self.wrong(field, "must be a valid duration: seconds and nanos of one sign, nanos within ±999999999")
+        if abs(seconds) > _DURATION_MOST or abs(nanos) >= NANOS:
+            self.wrong(field, "must be a valid duration: at most 10000 years, with nanos within ±999999999")
             return 0.0
         if seconds < 0 or nanos < 0:
+            # Nanos of the other sign are not valid either, so nothing that is good has a sign.
             self.wrong(field, "must not be negative")
             return 0.0
         return min(seconds + nanos / NANOS, most_s)

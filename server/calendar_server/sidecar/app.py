@@ -35,9 +35,8 @@ SECURITY_HEADERS = {
 }
 CONNECTIONS_MOST = 256
 HEADER_BYTES = 16 * 1024
-REQUEST_S = 10.0
-"""Seconds that a connection may be open without a whole request."""
-KEEP_ALIVE_S = 5
+IDLE_S = 10
+"""Seconds that a connection may be open without a whole request, before the first one and between two."""
 STOP_S = 5
 START_S = 10.0
 
@@ -117,7 +116,7 @@ class _Connection(H11Protocol):
         self.transport.close()
 
     def _look_later(self) -> None:
-        self._look = self.loop.call_later(REQUEST_S, self._close_if_idle)
+        self._look = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         between = self.cycle is None or self.cycle.response_complete
@@ -138,6 +137,7 @@ class Sidecar:
         ready: Callable[[], list[str]],
         metrics: Metrics,
         routes: Sequence[BaseRoute] = (),
+        idle_s: int = IDLE_S,
     ):
         self._address = config.http_address
         self._server = _Server(
@@ -154,7 +154,7 @@ class Sidecar:
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=CONNECTIONS_MOST,
-                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_keep_alive=idle_s,
                 timeout_graceful_shutdown=STOP_S,
                 h11_max_incomplete_event_size=HEADER_BYTES,
             )

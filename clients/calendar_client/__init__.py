@@ -1,0 +1,72 @@
+"""The Python client of the calendar service.
+
+``client.py`` has the calls, ``requests.py`` makes their messages, ``errors.py`` is what they may end in, ``words.py``
+turns enum values into words and back. These need grpcio, protobuf and googleapis-common-protos only. ``cli*.py`` is
+``calendarctl``, which needs click and rich as well.
+"""
+
+from __future__ import annotations
+
+from calendar_client.client import DEFAULT_ADDRESS, CalendarClient, TlsOptions
+from calendar_client.errors import (
+    AccountMismatch,
+    AdminConsentRequired,
+    CalendarGone,
+    CalendarReadOnly,
+    CalendarServiceError,
+    Conflict,
+    DeadlineExceeded,
+    EventUnreadable,
+    InternalError,
+    LimitExceeded,
+    NeedsReauth,
+    NoConnections,
+    NotConfigured,
+    NotFound,
+    ProviderError,
+    ProviderRefused,
+    ProviderThrottled,
+    ProviderUnavailable,
+    ScopeMissing,
+    ServiceUnreachable,
+    SlotTaken,
+    StoreUnavailable,
+    TransportError,
+    Unauthorized,
+    Unimplemented,
+    ValidationError,
+    Violation,
+)
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "AccountMismatch",
+    "AdminConsentRequired",
+    "CalendarClient",
+    "CalendarGone",
+    "CalendarReadOnly",
+    "CalendarServiceError",
+    "Conflict",
+    "DeadlineExceeded",
+    "EventUnreadable",
+    "InternalError",
+    "LimitExceeded",
+    "NeedsReauth",
+    "NoConnections",
+    "NotConfigured",
+    "NotFound",
+    "ProviderError",
+    "ProviderRefused",
+    "ProviderThrottled",
+    "ProviderUnavailable",
+    "ScopeMissing",
+    "ServiceUnreachable",
+    "SlotTaken",
+    "StoreUnavailable",
+    "TlsOptions",
+    "TransportError",
+    "Unauthorized",
+    "Unimplemented",
+    "ValidationError",
+    "Violation",
+]

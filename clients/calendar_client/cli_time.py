@@ -1,0 +1,171 @@
+"""Times as people type and read them, in one zone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A time zone and its name. ``iana`` is empty when the machine's zone has no name that others would know."""
+
+    name: str
+    iana: str
+    tz: tzinfo
+
+    @classmethod
+    def named(cls, name: str) -> Zone:
+        """The zone of an IANA name. Raises ``ValueError`` for others."""
+        try:
+            return cls(name, name, ZoneInfo(name))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{name!r} is not the name of a time zone, such as Europe/Berlin or UTC.") from None
+
+    @classmethod
+    def local(cls) -> Zone:
+        """This machine's zone: ``TZ``, then /etc/localtime, then /etc/timezone, then its offset of today."""
+        for name in _local_names():
+            try:
+                return cls.named(name)
+            except ValueError:
+                continue
+        offset = datetime.now().astimezone().utcoffset() or timedelta()
+        fixed = timezone(offset)
+        return cls(str(fixed), "UTC" if not offset else "", fixed)
+
+    def label(self, start: datetime, end: datetime) -> str:
+        """The name with what the clock shows between two instants: ``Europe/Berlin (CET, UTC+1)``."""
+        first, last = start.astimezone(self.tz), (end - timedelta(seconds=1)).astimezone(self.tz)
+        shown = [_offset(first)]
+        if last.utcoffset() != first.utcoffset():
+            shown.append(_offset(last))
+        abbreviations = " then ".join(shown)
+        return self.name if abbreviations == self.name else f"{self.name} ({abbreviations})"
+
+    def midnight(self, day: date) -> datetime:
+        """The instant when a day begins here. Where clocks skip midnight, the first moment after the gap."""
+        return datetime.combine(day, time(), self.tz).astimezone(UTC)
+
+    def today(self) -> date:
+        return datetime.now(self.tz).date()
+
+
+def _local_names() -> list[str]:
+    names = [os.environ.get("TZ", "").lstrip(":")]
+    resolved = str(Path("/etc/localtime").resolve())
+    if "/zoneinfo/" in resolved:
+        names.append(resolved.rpartition("/zoneinfo/")[2].removeprefix("posix/").removeprefix("right/"))
+    timezone_file = Path("/etc/timezone")
+    if timezone_file.is_file():
+        names.append(timezone_file.read_text(errors="replace").strip())
+    # With TZ set to something else than a name, the files say what does not hold for this process.
+    return [name for name in names if name] if not names[0] else [names[0]]
+
+
+def _offset(moment: datetime) -> str:
+    """``CET, UTC+1``; only the offset where the zone has no abbreviation of letters."""
+    minutes = int((moment.utcoffset() or timedelta()).total_seconds() // 60)
+    if not minutes:
+        return "UTC"
+    sign, size = ("+", minutes) if minutes > 0 else ("−", -minutes)
+    offset = f"UTC{sign}{size // 60}" + (f":{size % 60:02}" if size % 60 else "")
+    name = moment.tzname() or ""
+    return f"{name}, {offset}" if name.isalpha() else offset
+
+
+def parse_moment(text: str, zone: Zone) -> datetime:
+    """Read ``2026-03-17T10:00``, in the zone unless it has an offset of its own. Raises ``ValueError``.
+
+    A time that the clocks skip is refused; of a time that comes twice the first is meant.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time: write it as 2026-03-17T10:00, or 2026-03-17T10:00Z.") from None
+    if len(text.strip()) <= len("2026-03-17"):
+        raise ValueError(f"{text!r} has no time of day: write it as 2026-03-17T10:00.")
+    if moment.utcoffset() is not None:
+        return moment
+    moment = moment.replace(tzinfo=zone.tz)
+    if moment.astimezone(UTC).astimezone(zone.tz).replace(tzinfo=None) != moment.replace(tzinfo=None):
+        raise ValueError(f"{text} does not exist in {zone.name}: the clocks go forward over it.")
+    return moment
+
+
+def parse_day(text: str, zone: Zone) -> date:
+    """Read ``2026-03-17``, ``today`` or ``tomorrow``. Raises ``ValueError``."""
+    words = {"today": 0, "tomorrow": 1}
+    if text.lower() in words:
+        return zone.today() + timedelta(days=words[text.lower()])
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day: write it as 2026-03-17, today or tomorrow.") from None
+
+
+def instant(message: Timestamp) -> datetime:
+    """The message as an instant in UTC."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def day_text(day: date) -> str:
+    """``Mon 16 Mar``, always ten columns wide."""
+    return f"{day:%a} {day.day:2} {day:%b}"
+
+
+def length_text(length: timedelta) -> str:
+    """``45 min``, ``1 h 30 min``, ``2 days``."""
+    minutes = round(length.total_seconds() / 60)
+    if minutes >= 24 * 60 and minutes % (24 * 60) == 0:
+        days = minutes // (24 * 60)
+        return "1 day" if days == 1 else f"{days} days"
+    if minutes == 0 and length:
+        return f"{round(length.total_seconds())} s"
+    hours, minutes = divmod(minutes, 60)
+    return " ".join([f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes or not hours))
+
+
+def span_text(start: datetime, end: datetime, zone: Zone, *, with_day: bool = True) -> str:
+    """``Mon 16 Mar  09:00 – 10:30``, ``Mon 16 Mar  all day``; the end's day is named where it is another."""
+    first, last = start.astimezone(zone.tz), end.astimezone(zone.tz)
+    day = f"{day_text(first.date())}  " if with_day else ""
+    if first.time() == time() == last.time() and last.date() > first.date():
+        final = last.date() - timedelta(days=1)
+        return f"{day}all day" + ("" if final == first.date() else f", to {day_text(final)}")
+    if last.time() == time() and last.date() == first.date() + timedelta(days=1):
+        return f"{day}{first:%H:%M} – 24:00"
+    other_day = "" if last.date() == first.date() else f" {day_text(last.date())}"
+    return f"{day}{_clock(first)} – {_clock(last)}{other_day}"
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
+
+
+def moment_text(moment: datetime, zone: Zone) -> str:
+    """A moment of the record: ``10:42`` today, else ``Tue 17 Mar 10:42``, in another year with the year."""
+    local = moment.astimezone(zone.tz)
+    today = zone.today()
+    if local.date() == today:
+        return f"{local:%H:%M}"
+    year = f" {local.year}" if local.year != today.year else ""
+    return f"{day_text(local.date())}{year} {local:%H:%M}"
+
+
+def ago_text(moment: datetime) -> str:
+    """How long ago: ``just now``, ``3 min ago``, ``2 h ago``, ``5 days ago``."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    if seconds < 60:
+        return "just now"
+    for size, unit in ((86_400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = int(seconds // size)
+            plural = "s" if unit == "day" and count != 1 else ""
+            return f"{count} {unit}{plural} ago"
+    raise AssertionError("unreachable")

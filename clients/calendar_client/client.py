@@ -1,0 +1,439 @@
+"""The client: all eight calls, typed, with deadlines and the standard retries."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from calendars.v1 import calendar_service_pb2, connection_pb2
+from google.protobuf.message import Message
+
+from calendar_client import requests
+from calendar_client.errors import Details, NoConnections, from_rpc_error
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_SERVICE = "calendars.v1.CalendarService"
+
+SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": _SERVICE}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.3s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        },
+        # Connect proves a password. Providers lock accounts that see too many trials, so a person decides to repeat it.
+        {"name": [{"service": _SERVICE, "method": "Connect"}]},
+    ]
+}
+"""The standard retry policy: UNAVAILABLE only, three attempts within the call's deadline, never for Connect.
+
+gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers who try again
+later.
+"""
+
+_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    # Names every calendar that could not be read, in the trailing metadata.
+    ("grpc.max_metadata_size", 16 * 1024),
+    # A year of a hundred connections, explained, is larger than gRPC's 4 MB.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # Notice a dead line while a call is in progress; an idle connection is left in peace.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+]
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TlsOptions:
+    """How to trust the service, and how to prove who we are. All are PEM bytes.
+
+    ``ca`` None: the roots that gRPC brings. ``certificate_chain`` and ``private_key`` go together, for a service that
+    demands client certificates. ``server_name`` replaces the name that the certificate is checked against.
+    """
+
+    ca: bytes | None = None
+    certificate_chain: bytes | None = None
+    private_key: bytes | None = None
+    server_name: str = ""
+
+    @classmethod
+    def from_files(
+        cls,
+        ca: str | Path | None = None,
+        certificate_chain: str | Path | None = None,
+        private_key: str | Path | None = None,
+        server_name: str = "",
+    ) -> TlsOptions:
+        """Read PEM files. Raises ``OSError`` when one cannot be read."""
+        ca_pem, chain_pem, key_pem = (
+            None if path is None else Path(path).read_bytes() for path in (ca, certificate_chain, private_key)
+        )
+        return cls(ca_pem, chain_pem, key_pem, server_name)
+
+    def __repr__(self) -> str:
+        return "TlsOptions(***)"
+
+
+class CalendarClient:
+    """A connection to the service. Safe to share between threads; use it as a context manager, or ``close()`` it.
+
+    ::
+
+        with CalendarClient("127.0.0.1:50051", api_key=key) as client:
+            for connection in client.list():
+                print(connection.id, connection.account_email)
+
+    Methods take Python values and answer the generated messages of ``calendars.v1``. Instants are ``datetime`` with a
+    time zone (one without raises ``ValueError``), lengths of time ``timedelta``, enums lower-case words such as
+    ``"caldav"`` or the generated values. Lists of ids and ``owner`` go together as the service says: one or the other,
+    or neither for the connections without owner.
+
+    Every method raises ``CalendarServiceError`` and its subclasses (see ``calendar_client.errors``), and takes
+    ``timeout_s``, the deadline in seconds for all attempts together. By default it is 10 s for ``list``, ``list_page``
+    (each page), ``disconnect`` and ``get_booking``; 20 s for ``connect_…``, ``get_busy``, ``list_calendars`` and
+    ``update_connection``; the wait + 5 s for ``sync_booking``, 15 s more with ``require_free``.
+    UNAVAILABLE is tried three times in that time, but for ``connect_…``.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        api_key: str = "",
+        *,
+        tls: TlsOptions | None = None,
+        plaintext: bool = False,
+        timeout_s: float | None = None,
+    ):
+        """Nothing is sent before the first call.
+
+        ``api_key`` empty: calls go without one, and all but health and reflection will be refused. ``tls`` None is for
+        this machine only: to any other address it raises ``ValueError``, for the key would travel readable;
+        ``plaintext`` allows that, say inside a network that encrypts by itself. ``timeout_s`` replaces the default
+        deadlines.
+        """
+        if not all("!" <= character <= "~" for character in api_key):
+            raise ValueError("The API key holds spaces, line ends or characters that no key has. Copy it again.")
+        if tls is None and not plaintext and not is_local(address):
+            raise ValueError(
+                f"{address} is not this machine, and without TLS the API key would travel readable: "
+                "give tls=TlsOptions(), or plaintext=True if the network protects it."
+            )
+        self.address = address
+        self._timeout_s = timeout_s
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        options = list(_OPTIONS)
+        if is_local(address):
+            # A proxy of the environment has no business on this machine.
+            options.append(("grpc.enable_http_proxy", 0))
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.private_key, tls.certificate_chain)
+            self._channel = grpc.secure_channel(address, credentials, options=options)
+
+    def __repr__(self) -> str:
+        return f"CalendarClient({self.address!r})"
+
+    def __enter__(self) -> CalendarClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; calls in progress end with an error. A repeat does nothing."""
+        self._channel.close()
+
+    # Connections
+
+    def connect_caldav(
+        self,
+        *,
+        preset: str | int,
+        username: str,
+        password: str,
+        server_url: str = "",
+        owner: str = "",
+        connection_id: str = "",
+        timeout_s: float | None = None,
+    ) -> connection_pb2.Connection:
+        """Connect an account on a CalDAV server. The credentials are proved before the answer.
+
+        ``preset`` is apple, fastmail, nextcloud or custom; the last two need ``server_url``, the first two refuse one.
+        ``connection_id`` renews that connection. Raises ``Conflict`` when the account is connected and active,
+        ``ProviderRefused`` with its ``cause`` when the server refuses.
+        """
+        request = requests.connect_caldav(
+            preset=preset,
+            username=username,
+            password=password,
+            server_url=server_url,
+            owner=owner,
+            connection_id=connection_id,
+        )
+        return self._connect(request, timeout_s).connection
+
+    def connect_google(
+        self,
+        *,
+        redirect_uri: str,
+        owner: str = "",
+        connection_id: str = "",
+        client_state: str = "",
+        timeout_s: float | None = None,
+    ) -> str:
+        """Begin to connect a Google account: the answer is the page to open in the person's browser, within 10 minutes.
+
+        The browser ends at ``redirect_uri``, with ``client_state``. Confirm with ``list(ids=…)``.
+        """
+        request = requests.connect_google(
+            redirect_uri=redirect_uri, owner=owner, connection_id=connection_id, client_state=client_state
+        )
+        return self._connect(request, timeout_s).authorization_url
+
+    def connect_microsoft(
+        self,
+        *,
+        redirect_uri: str,
+        tenant: str = "",
+        owner: str = "",
+        connection_id: str = "",
+        client_state: str = "",
+        timeout_s: float | None = None,
+    ) -> str:
+        """Begin to connect a Microsoft account, like ``connect_google``. ``tenant`` empty: ``common``."""
+        request = requests.connect_microsoft(
+            redirect_uri=redirect_uri,
+            tenant=tenant,
+            owner=owner,
+            connection_id=connection_id,
+            client_state=client_state,
+        )
+        return self._connect(request, timeout_s).authorization_url
+
+    def _connect(
+        self, request: calendar_service_pb2.ConnectRequest, timeout_s: float | None
+    ) -> calendar_service_pb2.ConnectResponse:
+        return self._call("Connect", request, calendar_service_pb2.ConnectResponse, timeout_s, requests.PROVIDER_S)
+
+    def list_page(
+        self,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        ids: Iterable[str] = (),
+        owner: str | None = None,
+        provider: str | int | None = None,
+        status: str | int | None = None,
+        timeout_s: float | None = None,
+    ) -> calendar_service_pb2.ListResponse:
+        """One page of connections, newest first. ``page_size`` 0: 50; ``owner`` empty: those without one, None: any."""
+        request = requests.list_connections(
+            page_size=page_size, page_token=page_token, ids=ids, owner=owner, provider=provider, status=status
+        )
+        return self._call("List", request, calendar_service_pb2.ListResponse, timeout_s, requests.STORED_S)
+
+    def list(
+        self,
+        *,
+        page_size: int = 0,
+        ids: Iterable[str] = (),
+        owner: str | None = None,
+        provider: str | int | None = None,
+        status: str | int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[connection_pb2.Connection]:
+        """All connections, newest first; filters as in ``list_page``. Pages are asked for as they are needed."""
+        ids = requests.several(ids, "ids")
+        token = ""
+        while True:
+            page = self.list_page(
+                page_size=page_size,
+                page_token=token,
+                ids=ids,
+                owner=owner,
+                provider=provider,
+                status=status,
+                timeout_s=timeout_s,
+            )
+            yield from page.data
+            token = page.next_page_token
+            if not token:
+                return
+
+    def disconnect(self, id: str, *, timeout_s: float | None = None) -> calendar_service_pb2.DisconnectResponse:
+        """End a connection and forget its secrets. Events already written stay. A repeat answers the same."""
+        request = calendar_service_pb2.DisconnectRequest(id=id)
+        return self._call("Disconnect", request, calendar_service_pb2.DisconnectResponse, timeout_s, requests.STORED_S)
+
+    def list_calendars(
+        self, connection_id: str, *, timeout_s: float | None = None
+    ) -> calendar_service_pb2.ListCalendarsResponse:
+        """The calendars inside one connection, read from the provider now."""
+        request = calendar_service_pb2.ListCalendarsRequest(connection_id=connection_id)
+        return self._call(
+            "ListCalendars", request, calendar_service_pb2.ListCalendarsResponse, timeout_s, requests.PROVIDER_S
+        )
+
+    def update_connection(
+        self,
+        id: str,
+        *,
+        calendar_id: str | None = None,
+        busy_calendar_ids: Iterable[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> connection_pb2.Connection:
+        """Choose the calendar that receives bookings and those that block. None leaves a choice as it is.
+
+        An empty ``busy_calendar_ids`` means that none blocks. Raises ``ValueError`` when there is nothing to change.
+        """
+        request = requests.update_connection(id=id, calendar_id=calendar_id, busy_calendar_ids=busy_calendar_ids)
+        return self._call("UpdateConnection", request, connection_pb2.Connection, timeout_s, requests.PROVIDER_S)
+
+    # Availability
+
+    def get_busy(
+        self,
+        connection_ids: Iterable[str] | None = None,
+        owner: str | None = None,
+        *,
+        start: datetime,
+        end: datetime,
+        max_staleness: timedelta | None = None,
+        exclude_booking_ids: Iterable[str] = (),
+        ignore_tentative: bool = False,
+        allow_partial: bool = False,
+        view: str | int = "merged",
+        allow_empty: bool = False,
+        timeout_s: float | None = None,
+    ) -> calendar_service_pb2.GetBusyResponse:
+        """When the connections are busy between ``start`` (inclusive) and ``end`` (exclusive).
+
+        ``view`` is merged, per_calendar or explained. A calendar that cannot be read fails the call, with all of them
+        in ``busy_failures``; with ``allow_partial`` look at ``complete`` and at each calendar's state. Raises
+        ``NoConnections`` when no calendar was asked (no connection, or none that blocks), unless ``allow_empty``:
+        nothing known is not the same as free.
+        """
+        request = requests.get_busy(
+            connection_ids=connection_ids,
+            owner=owner,
+            start=start,
+            end=end,
+            max_staleness=max_staleness,
+            exclude_booking_ids=exclude_booking_ids,
+            ignore_tentative=ignore_tentative,
+            allow_partial=allow_partial,
+            view=view,
+        )
+        answer = self._call("GetBusy", request, calendar_service_pb2.GetBusyResponse, timeout_s, requests.PROVIDER_S)
+        if not answer.calendars and not allow_empty:
+            raise NoConnections(
+                "No calendar was asked: there is no such connection, or none of its calendars blocks.",
+                Details(code=grpc.StatusCode.OK),
+            )
+        return answer
+
+    # Bookings
+
+    def sync_booking(
+        self,
+        id: str,
+        revision: int,
+        *,
+        status: str | int = "confirmed",
+        title: str = "",
+        description: str = "",
+        location: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time_zone: str = "",
+        attendees: Iterable[requests.AttendeeLike] = (),
+        url: str = "",
+        connection_ids: Iterable[str] | None = None,
+        owner: str | None = None,
+        require_free: bool = False,
+        wait: timedelta | None = None,
+        timeout_s: float | None = None,
+    ) -> calendar_service_pb2.SyncBookingResponse:
+        """Make the calendars show the wanted state of a booking. An answer means that it is on disk and will be done.
+
+        ``status`` is confirmed (needs ``start`` and ``end``, whole seconds) or cancelled (the rest may be left out and
+        is kept). ``revision`` grows with each change. ``attendees`` are text for the calendar's owner: e-mail
+        addresses, ``(address, name)`` or messages; nobody is invited. ``wait`` None: up to 5 s until no event is
+        PENDING. Raises ``SlotTaken`` when the span is ``require_free`` and is not. A repeat is harmless.
+        """
+        request = requests.sync_booking(
+            id=id,
+            revision=revision,
+            status=status,
+            title=title,
+            description=description,
+            location=location,
+            start=start,
+            end=end,
+            time_zone=time_zone,
+            attendees=attendees,
+            url=url,
+            connection_ids=connection_ids,
+            owner=owner,
+            require_free=require_free,
+            wait=wait,
+        )
+        default_s = requests.sync_booking_s(wait, require_free)
+        return self._call("SyncBooking", request, calendar_service_pb2.SyncBookingResponse, timeout_s, default_s)
+
+    def get_booking(self, id: str, *, timeout_s: float | None = None) -> calendar_service_pb2.GetBookingResponse:
+        """The newest revision of a booking, and where it stands in each calendar."""
+        request = calendar_service_pb2.GetBookingRequest(id=id)
+        return self._call("GetBooking", request, calendar_service_pb2.GetBookingResponse, timeout_s, requests.STORED_S)
+
+    def _call(
+        self, rpc: str, request: Message, answer: type[AnswerT], timeout_s: float | None, default_s: float
+    ) -> AnswerT:
+        """Send one request. The deadline is the call's, else the client's, else the default."""
+        deadline_s = next(each for each in (timeout_s, self._timeout_s, default_s) if each is not None)
+        send = self._channel.unary_unary(
+            f"/{_SERVICE}/{rpc}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        try:
+            received: AnswerT = send(request, timeout=deadline_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return received
+
+
+def is_local(address: str) -> bool:
+    """Whether a gRPC target is certain to be on this machine: a loopback address, ``localhost``, or a Unix socket."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
+        address = address.removeprefix(scheme)
+    host = address.rpartition(":")[0].strip("[]") or address
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

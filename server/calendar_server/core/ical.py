@@ -1,0 +1,198 @@
+"""Content lines and components of iCalendar (RFC 5545 section 3.1), as far as busy times need them.
+
+Vocabulary
+    content line  ``NAME;PARAMETER=value:value``, after unfolding.
+    component     what stands between ``BEGIN:X`` and ``END:X``.
+    damage        what is wrong with the shape of a component or of the whole text. Something may be missing from what is
+                  damaged, so it is not to be relied on.
+
+The reader is lenient where leniency cannot hide an event, and notes damage where it could.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+DEPTH_MAX = 16
+"""Components inside components. RFC 5545 needs three."""
+
+_DATES = frozenset({"DTSTART", "DTEND", "DURATION", "RECURRENCE-ID", "RDATE", "EXDATE", "DTSTAMP"})
+"""Their values hold no colon, so the value begins after the last one: some producers write
+``TZID=(UTC+01:00) Amsterdam`` without the quotes that RFC 5545 section 3.2 asks for."""
+
+_KEPT = _DATES | {
+    "ATTENDEE",
+    "EXRULE",
+    "METHOD",
+    "RRULE",
+    "SEQUENCE",
+    "STATUS",
+    "TRANSP",
+    "TZID",
+    "TZOFFSETFROM",
+    "TZOFFSETTO",
+    "UID",
+    "X-APPLE-TRAVEL-DURATION",
+    "X-LIC-LOCATION",
+    "X-MICROSOFT-CDO-BUSYSTATUS",
+    "X-MICROSOFT-MSNCALENDAR-BUSYSTATUS",
+    "X-WR-TIMEZONE",
+}
+_READ_INSIDE = frozenset({"VCALENDAR", "VEVENT", "VTIMEZONE", "STANDARD", "DAYLIGHT"})
+"""Of other components (alarms above all) nothing is kept: an alarm's DURATION is not its event's."""
+
+_NAME = re.compile(r"\s*(?:[A-Za-z0-9_-]+\.)?([A-Za-z0-9-]+)\s*[;:]")
+_NAME_WITHOUT_VALUE = re.compile(r"\s*(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-])")
+_QUOTED_HEAD = re.compile(r'((?:"[^"]*"|[^":])*):')
+_PARAMETER = re.compile(r';\s*([A-Za-z0-9-]+)\s*=((?:"[^"]*"|[^;"])*)')
+
+
+class NotACalendar(ValueError):
+    """The text is not iCalendar."""
+
+
+class Property(NamedTuple):
+    """One content line. ``head`` is all before the value's colon."""
+
+    name: str
+    head: str
+    value: str
+
+    def parameter(self, name: str) -> str:
+        """The parameter's value without quotes; empty when it is absent. Names have no case."""
+        if ";" in self.head:
+            for found, value in _PARAMETER.findall(self.head):
+                if found.upper() == name:
+                    return str(value).strip().strip('"').strip()
+        return ""
+
+
+@dataclass(slots=True)
+class Component:
+    """One component with the properties that matter here. Names are upper case."""
+
+    name: str
+    properties: dict[str, list[Property]] = field(default_factory=dict)
+    components: list[Component] = field(default_factory=list)
+    damage: str = ""
+
+    def all(self, name: str) -> list[Property]:
+        return self.properties.get(name, [])
+
+    def first(self, name: str) -> Property | None:
+        found = self.properties.get(name)
+        return found[0] if found else None
+
+    def text(self, name: str) -> str:
+        """The first property's value, stripped; empty when it is absent."""
+        found = self.properties.get(name)
+        return found[0].value.strip() if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The calendars of one text. ``damage`` is set when the text ends early or has events outside every calendar."""
+
+    calendars: tuple[Component, ...]
+    damage: str = ""
+
+
+def unfolded(text: str) -> Iterator[str]:
+    """The content lines of a text: line ends may be CRLF, LF or CR; empty lines are dropped.
+
+    Folding inside a UTF-8 sequence does no harm when the bytes were decoded with ``surrogateescape``: the halves meet
+    again here, in values that are not shown.
+    """
+    parts: list[str] = []
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        if line[:1] in (" ", "\t"):
+            parts.append(line[1:])
+        elif line:
+            if parts:
+                yield "".join(parts)
+            parts = [line]
+    if parts:
+        yield "".join(parts)
+
+
+def parse(text: str) -> Document:
+    """Read a text. Raises ``NotACalendar`` when there is no ``BEGIN:VCALENDAR`` in it, or it is nested too deep."""
+    calendars: list[Component] = []
+    stack: list[Component] = []
+    damage = ""
+    for line in unfolded(text.lstrip("\ufeff\x00 \t\r\n")):
+        match = _NAME.match(line)
+        if match is None:
+            if stack and _NAME_WITHOUT_VALUE.match(line):
+                stack[-1].damage = "a line without a value"
+            continue
+        name = match[1].upper()
+        if name == "BEGIN":
+            damage = _begin(line[match.end() :].strip().upper(), stack, calendars) or damage
+        elif name == "END":
+            _end(line[match.end() :].strip().upper(), stack)
+        elif stack and name in _KEPT and stack[-1].name in _READ_INSIDE:
+            stack[-1].properties.setdefault(name, []).append(_property(name, line))
+    if not calendars:
+        raise NotACalendar("The text is not a calendar.")
+    if stack:
+        damage = "The text ends early."
+        for component in stack:
+            component.damage = component.damage or "END is missing"
+    return Document(tuple(calendars), damage)
+
+
+def _begin(name: str, stack: list[Component], calendars: list[Component]) -> str:
+    """Open a component; say what damage that shows for the whole text."""
+    component = Component(name)
+    if name == "VCALENDAR":
+        damage = "A calendar begins inside another." if stack else ""
+        for open_component in stack:
+            open_component.damage = "END is missing"
+        stack[:] = [component]
+        calendars.append(component)
+        return damage
+    if name == "VEVENT" and len(stack) > 1:
+        # Events stand directly inside a calendar (RFC 5545 section 3.6): whatever is open has lost its end.
+        for open_component in stack[1:]:
+            open_component.damage = "END is missing"
+        del stack[1:]
+    if not stack:
+        return "An event stands outside of the calendar." if name == "VEVENT" else ""
+    if len(stack) >= DEPTH_MAX:
+        raise NotACalendar("Components are nested too deep.")
+    stack[-1].components.append(component)
+    stack.append(component)
+    return ""
+
+
+def _end(name: str, stack: list[Component]) -> None:
+    if stack and stack[-1].name == name:
+        stack.pop()
+        return
+    names = [component.name for component in stack]
+    if name not in names:
+        if stack:
+            stack[-1].damage = f"END:{name[:40]} without its BEGIN"
+        return
+    # Ends are missing in between. What followed may belong to any of the components that were open.
+    opened = len(names) - 1 - names[::-1].index(name)
+    for component in stack[opened:]:
+        if component.name != "VCALENDAR":
+            component.damage = "END is missing"
+    del stack[opened:]
+
+
+def _property(name: str, line: str) -> Property:
+    if name in _DATES:
+        head, _, value = line.rpartition(":")
+        return Property(name, head, value)
+    if '"' in line:
+        quoted = _QUOTED_HEAD.match(line)
+        if quoted is not None:
+            return Property(name, quoted[1], line[quoted.end() :])
+    head, _, value = line.partition(":")
+    return Property(name, head, value)

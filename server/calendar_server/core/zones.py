@@ -1,0 +1,190 @@
+"""From a TZID to a zone.
+
+Vocabulary
+    zone    the rules by which a place's clocks were and will be set; maps local times to instants and back.
+    local   a naive ``datetime``, what a clock on the wall shows.
+
+Local times that a change of clocks skips or repeats follow RFC 5545 section 3.3.5: a repeated one is the first of the
+two, a skipped one is read with the offset before the gap.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import tzdata
+
+from calendar_server.core.model import Instant
+from calendar_server.core.windows_zones import WINDOWS_DESCRIPTIONS, WINDOWS_ZONES
+
+_EPOCH = datetime(1970, 1, 1)
+_FIRST = datetime(1, 1, 3)
+_LAST = datetime(9999, 12, 28)
+
+_OFFSET = re.compile(r"(?:UTC|GMT)?\s*([+-])\s*(\d{1,2})(?:[:.]?(\d{2}))?", re.ASCII | re.I)
+_DESCRIBED = re.compile(r"\((?:UTC|GMT)\s*(?:([+-])\s*(\d{1,2})(?:[:.]?(\d{2}))?)?\)\s*(.*)", re.ASCII | re.I | re.S)
+_NOT_PLACES = frozenset({"Factory", "localtime", "posixrules"})
+_AREAS = frozenset(
+    "Africa America Antarctica Arctic Asia Atlantic Australia Europe Indian Pacific".split()  # noqa: SIM905
+)
+
+
+class Zone(Protocol):
+    """Maps local times to instants and back. ``name`` is for messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def instant(self, local: datetime) -> Instant: ...
+
+    def local(self, instant: Instant) -> datetime: ...
+
+
+def naive_instant(local: datetime) -> Instant:
+    """A local time as if it were UTC."""
+    passed = local - _EPOCH
+    return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
+
+
+def naive_local(instant: Instant) -> datetime:
+    """UTC's local time, within the first days of year 1 and the last of year 9999."""
+    try:
+        return min(max(_EPOCH + timedelta(microseconds=instant), _FIRST), _LAST)
+    except OverflowError:
+        return _FIRST if instant < 0 else _LAST
+
+
+class FixedZone:
+    """A zone whose clocks are never changed. ``offset_s`` seconds east of Greenwich."""
+
+    __slots__ = ("_offset", "name")
+
+    def __init__(self, name: str, offset_s: int):
+        self.name = name
+        self._offset = offset_s * 1_000_000
+
+    def instant(self, local: datetime) -> Instant:
+        return naive_instant(local) - self._offset
+
+    def local(self, instant: Instant) -> datetime:
+        return naive_local(instant + self._offset)
+
+
+class IanaZone:
+    """A zone of the IANA database."""
+
+    __slots__ = ("_rules", "name")
+
+    def __init__(self, name: str):
+        self.name = name
+        self._rules = ZoneInfo(name)
+
+    def instant(self, local: datetime) -> Instant:
+        # `fold` is 0: that is RFC 5545's reading of skipped and repeated times.
+        offset = self._rules.utcoffset(local.replace(tzinfo=self._rules))
+        if offset is None:  # pragma: no cover - zones of the database always have an offset
+            return naive_instant(local)
+        return naive_instant(local) - (offset.days * 86_400 + offset.seconds) * 1_000_000
+
+    def local(self, instant: Instant) -> datetime:
+        return naive_local(instant).replace(tzinfo=UTC).astimezone(self._rules).replace(tzinfo=None)
+
+
+UTC_ZONE: Zone = FixedZone("UTC", 0)
+
+
+@lru_cache(maxsize=1024)
+def named(tzid: str) -> Zone | None:
+    """The zone of an IANA name (also an alias, in any case), a Windows name, or either behind a vendor's prefix.
+
+    Only names of the database are looked for, never paths: ``localtime`` would be this machine's own zone.
+    """
+    name = tzid.strip().strip('"').strip()
+    if not name or len(name) > 256:
+        return None
+    exact = _iana().get(name.casefold().replace(" ", "_"))
+    if exact is not None:
+        return IanaZone(exact)
+    windows = _windows(name)
+    if windows is not None:
+        return IanaZone(windows)
+    # "/mozilla.org/20070129_1/Europe/Berlin": the longest end that is a name.
+    segments = name.strip("/").split("/")
+    for first in range(1, len(segments)):
+        ending = "/".join(segments[first:])
+        found = _iana().get(ending.casefold().replace(" ", "_")) or _windows(ending)
+        if found is not None:
+            return IanaZone(found)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def described(tzid: str) -> Zone | None:
+    """The zone of an id that tells an offset: ``GMT+0100``, ``UTC+2``, ``(UTC+01:00) Amsterdam, Berlin, Bern``.
+
+    An offset together with places that are not known is no zone: whether their clocks change is not known either.
+    """
+    name = tzid.strip().strip('"').strip()[:256]
+    if name.upper() in {"Z", "UTC", "GMT"}:
+        return UTC_ZONE
+    match = _OFFSET.fullmatch(name)
+    if match is not None:
+        return _fixed(name, match[1], match[2], match[3])
+    match = _DESCRIBED.fullmatch(name)
+    if match is None:
+        known = WINDOWS_DESCRIPTIONS.get(name.casefold())
+        return IanaZone(known) if known else None
+    offset = _fixed(name, match[1] or "+", match[2] or "0", match[3])
+    places = match[4].strip()
+    if not places or offset is None:
+        return offset
+    known = WINDOWS_DESCRIPTIONS.get(places.casefold())
+    if known:
+        return IanaZone(known)
+    for place in re.split(r"\s*[,;/:]\s*", places):
+        for zone_name in _cities().get(place.casefold().replace(" ", "_"), ()):
+            zone = IanaZone(zone_name)
+            if _standard_offset(zone) == -offset.instant(_EPOCH):
+                return zone
+    return named(places)
+
+
+def _fixed(name: str, sign: str, hours: str, minutes: str | None) -> FixedZone | None:
+    # "+100" is an hour, not ten: two digits are hours, three or four have minutes at their end (the pattern is greedy).
+    seconds = int(hours) * 3600 + int(minutes or 0) * 60
+    if int(minutes or 0) > 59 or seconds > 14 * 3600 or (sign == "-" and seconds > 12 * 3600):
+        return None
+    return FixedZone(name, -seconds if sign == "-" else seconds)
+
+
+def _windows(name: str) -> str | None:
+    folded = name.casefold()
+    return WINDOWS_ZONES.get(folded) or WINDOWS_ZONES.get(folded.replace(" daylight time", " standard time"))
+
+
+@cache
+def _iana() -> dict[str, str]:
+    """Every name of the database, by its case folded form."""
+    names = Path(tzdata.__file__).with_name("zones").read_text(encoding="ascii").split()
+    return {name.casefold(): name for name in names if name not in _NOT_PLACES}
+
+
+@cache
+def _cities() -> dict[str, list[str]]:
+    """The last part of each name, case folded → the names."""
+    found: dict[str, list[str]] = {}
+    for name in _iana().values():
+        area, slash, _ = name.partition("/")
+        if slash and area in _AREAS:
+            found.setdefault(name.rpartition("/")[2].casefold(), []).append(name)
+    return found
+
+
+def _standard_offset(zone: Zone) -> Instant:
+    """The smaller of the offsets that the zone has in January and in July."""
+    return min(naive_instant(local) - zone.instant(local) for local in (datetime(2025, 1, 15), datetime(2025, 7, 15)))
