@@ -7,14 +7,11 @@ import resource
 import sys
 from collections.abc import Sequence
 
-from calendar_server import app
 from calendar_server.config import Config, ConfigError
-from calendar_server.doctor import examine
 from calendar_server.errors import CalendarError
-from calendar_server.store.store import Store
-from calendar_server.telemetry import configure_logging
-from calendar_server.usecases.keys import Keys
-from calendar_server.usecases.rotation import rotate
+
+# The other rooms are imported by the commands that need them: the children that read calendar text import this module
+# again, and must stay small.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A core dump would hold master keys and passwords.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
+        from calendar_server.telemetry import configure_logging
+
         config = Config.from_environment()
         configure_logging(config.log_level)
         return int(options.run(config, options) or 0)
@@ -45,11 +44,11 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="migrate, then run gRPC, the HTTP sidecar and the worker")
     serve.add_argument("--no-worker", action="store_true", help="leave the pushes to `worker` processes")
-    serve.set_defaults(run=lambda config, options: app.serve(config, with_worker=not options.no_worker))
+    serve.set_defaults(run=_serve)
 
     worker = commands.add_parser("worker", help="push bookings into calendars")
     worker.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
-    worker.set_defaults(run=lambda config, options: app.work(config, beside_server=options.beside_server))
+    worker.set_defaults(run=_work)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date")
     migrate.set_defaults(run=_migrate)
@@ -70,7 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _serve(config: Config, options: argparse.Namespace) -> None:
+    from calendar_server import app
+
+    app.serve(config, with_worker=not options.no_worker)
+
+
+def _work(config: Config, options: argparse.Namespace) -> None:
+    from calendar_server import app
+
+    app.work(config, beside_server=options.beside_server)
+
+
 def _migrate(config: Config, options: argparse.Namespace) -> None:
+    from calendar_server.store.store import Store
+
     store = Store.open(config.database_url)
     applied = store.migrate()
     print("\n".join(f"applied {name}" for name in applied) or "up to date")
@@ -82,6 +95,9 @@ def _create_api_key(config: Config, options: argparse.Namespace) -> int:
     if not name or len(name.encode()) > 256 or not name.isprintable():
         print("--organization: must be 1 to 256 bytes of printable text.", file=sys.stderr)
         return 2
+    from calendar_server import app
+    from calendar_server.usecases.keys import Keys
+
     store = app.open_store(config)
     # The master key is made or checked now, so that a wrong one is noticed before anything depends on it.
     app.open_vault(config, store)
@@ -93,6 +109,9 @@ def _create_api_key(config: Config, options: argparse.Namespace) -> int:
 
 
 def _revoke_api_key(config: Config, options: argparse.Namespace) -> None:
+    from calendar_server import app
+    from calendar_server.usecases.keys import Keys
+
     store = app.open_store(config)
     Keys(store).revoke(options.id)
     print("revoked")
@@ -100,6 +119,9 @@ def _revoke_api_key(config: Config, options: argparse.Namespace) -> None:
 
 
 def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server import app
+    from calendar_server.usecases.rotation import rotate
+
     store = app.open_store(config)
     outcome = rotate(store, app.open_vault(config, store))
     print(f"sealed anew with {outcome.kid}: {outcome.resealed}; already: {outcome.current}")
@@ -110,6 +132,8 @@ def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server.doctor import examine
+
     failed = 0
     for step, problem in examine(config):
         print(f"{'FAIL' if problem else 'ok  '}  {step}{': ' + problem if problem else ''}")
