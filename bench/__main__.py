@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
+
 from calendar_client import CalendarClient
 from deploy import local
 
@@ -80,11 +81,15 @@ def parallel(settings: dict[str, str], folder: Path) -> list[bool]:
         start = datetime.datetime.now(datetime.UTC)
         window = {"start": start, "end": start + datetime.timedelta(days=7)}
         client.get_busy(connection_ids=ids, **window)
-        alone = [timed(lambda n=n: client.get_busy(connection_ids=[ids[n % CONNECTIONS]], **window)) for n in range(ROUNDS)]
+        alone = [
+            timed(lambda n=n: client.get_busy(connection_ids=[ids[n % CONNECTIONS]], **window)) for n in range(ROUNDS)
+        ]
         together = [timed(lambda: client.get_busy(connection_ids=ids, **window)) for _ in range(ROUNDS)]
     print(f"one connection: {spread(alone)}; ten: {spread(together)}")
     slowest = statistics.median(alone)
-    return [figure("GetBusy over 10 connections of 100 ms, against one", statistics.median(together) / slowest, " ×", 1.3)]
+    return [
+        figure("GetBusy over 10 connections of 100 ms, against one", statistics.median(together) / slowest, " ×", 1.3)
+    ]
 
 
 def reachable(port: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import http.server
 import sys
 import time
 
-MULTISTATUS = '<?xml version="1.0" encoding="utf-8"?><d:multistatus xmlns:d="DAV:" xmlns:c="urn:ietf:params:xml:ns:caldav">{}</d:multistatus>'
+MULTISTATUS = (
+    '<?xml version="1.0" encoding="utf-8"?>'
+    '<d:multistatus xmlns:d="DAV:" xmlns:c="urn:ietf:params:xml:ns:caldav">{}</d:multistatus>'
+)
 OK = "<d:status>HTTP/1.1 200 OK</d:status>"
 
 
@@ -27,7 +31,9 @@ def events(calendar: str, count: int = 20) -> str:
             "END:VEVENT\r\nEND:VCALENDAR\r\n"
         )
         parts.append(
-            response(f"{calendar}{number}.ics", f'<d:getetag>"{number}"</d:getetag><c:calendar-data>{text}</c:calendar-data>')
+            response(
+                f"{calendar}{number}.ics", f'<d:getetag>"{number}"</d:getetag><c:calendar-data>{text}</c:calendar-data>'
+            )
         )
     return MULTISTATUS.format("".join(parts))
 
@@ -68,8 +74,6 @@ class Slow(http.server.BaseHTTPRequestHandler):
     do_PROPFIND = do_REPORT = do_OPTIONS = answer
 
     def user(self) -> str:
-        import base64
-
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         return base64.b64decode(value).decode().split(":")[0] if scheme == "Basic" else "nobody"
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parent))
-from local import create_api_key, free_port, radicale, service  # noqa: E402 — beside this file
+from local import create_api_key, free_port, radicale, service
 
 USER, PASSWORD = "anna@example.org", "correct horse battery staple"
 ZONE = ZoneInfo("Europe/Berlin")
@@ -122,7 +122,11 @@ class Ctl:
         shown = " ".join(f'"{part}"' if " " in part else part for part in arguments)
         print(f"$ calendarctl {shown}" if PLAIN else f"\033[2m$ calendarctl {shown}\033[0m", flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", "calendar_client.cli", *arguments], env=self._env, input=stdin, text=True, check=False
+            [sys.executable, "-m", "calendar_client.cli", *arguments],
+            env=self._env,
+            input=stdin,
+            text=True,
+            check=False,
         )
         if done.returncode:
             sys.exit(f"calendarctl ended with {done.returncode}")

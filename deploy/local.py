@@ -103,8 +103,7 @@ def create_api_key(settings: Mapping[str, str], organization: str) -> str:
     made = subprocess.run(
         [sys.executable, "-m", "calendar_server", "create-api-key", "--organization", organization],
         env=environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from local import create_api_key, wait_serving  # noqa: E402 — beside this file
+from local import create_api_key, wait_serving
 
 KEY_FILE = Path("var/api-key")
 
@@ -49,6 +51,9 @@ def banner(address: str, key: str | None, log: Path) -> str:
     shown = f"API key (shown once, kept in {KEY_FILE}): {key}" if key else f"The API key is in {KEY_FILE}."
     header = f'-H "authorization: Bearer $(cat {KEY_FILE})"'
     service = "calendars.v1.CalendarService"
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (now, now + datetime.timedelta(days=7)))
+    window = json.dumps({"start_time": start, "end_time": end})
     return f"""
 Serving on {address}. Logs: {log}. Ctrl-C stops.
 {shown}
@@ -57,7 +62,7 @@ Paste into another terminal, here:
 
   grpcurl -plaintext {address} describe {service}
   grpcurl -plaintext {header} {address} {service}/List
-  grpcurl -plaintext {header} -d "{{\\"start_time\\": \\"$(date -u +%FT%TZ)\\", \\"end_time\\": \\"$(date -u -d '+7 days' +%FT%TZ)\\"}}" {address} {service}/GetBusy
+  grpcurl -plaintext {header} -d '{window}' {address} {service}/GetBusy
 
 Or with the command line: .venv/bin/calendarctl --api-key-file {KEY_FILE} --help
 """

@@ -24,7 +24,9 @@ def main() -> int:
                 ["git", "rev-parse", branch], cwd=ROOT, capture_output=True, text=True, check=True
             ).stdout.strip()
             against = f".git#ref={commit},subdir=protos"
-            return subprocess.run([str(buf), "breaking", "protos", "--against", against], cwd=ROOT, check=False).returncode
+            return subprocess.run(
+                [str(buf), "breaking", "protos", "--against", against], cwd=ROOT, check=False
+            ).returncode
     print("buf breaking: nothing to compare with yet")
     return 0
 

@@ -118,9 +118,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         )
         if client_id
     }
-    grants = Grants(
-        store, vault, {ProviderName.GOOGLE: google.client, ProviderName.MICROSOFT: microsoft.client}
-    )
+    grants = Grants(store, vault, {ProviderName.GOOGLE: google.client, ProviderName.MICROSOFT: microsoft.client})
     authorizations = Authorizations(
         store,
         vault,
@@ -211,9 +209,7 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
         scopes=("openid", "email", "offline_access", "User.Read", "Calendars.ReadWrite", "MailboxSettings.Read"),
         extra={"prompt": "select_account"},
     )
-    provider = MicrosoftProvider(
-        egress, graph_url=config.microsoft_graph_url, calendar_events=config.calendar_events
-    )
+    provider = MicrosoftProvider(egress, graph_url=config.microsoft_graph_url, calendar_events=config.calendar_events)
     return _OAuth(OAuthClient(egress, settings), provider)
 
 

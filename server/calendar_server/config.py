@@ -89,13 +89,18 @@ class Config:
         "CALENDAR_MICROSOFT_GRAPH_URL", "https://graph.microsoft.com/v1.0", "What `me/…` is joined to."
     )
     max_staleness_s: int = setting(
-        "CALENDAR_MAX_STALENESS_S", 60, "Seconds: how old an answer of GetBusy may be when the call does not say.", low=0
+        "CALENDAR_MAX_STALENESS_S",
+        60,
+        "Seconds: how old an answer of GetBusy may be when the call does not say.",
+        low=0,
     )
     horizon_days: int = setting("CALENDAR_HORIZON_DAYS", 400, "Days ahead that are kept of each calendar.", high=1100)
     reflection: bool = setting("CALENDAR_REFLECTION", False, "1: serve gRPC reflection, without a key.")
     tls_cert: str = setting("CALENDAR_TLS_CERT", "", "PEM file of the certificate chain.")
     tls_key: str = setting("CALENDAR_TLS_KEY", "", "PEM file of its private key.")
-    tls_client_ca: str = setting("CALENDAR_TLS_CLIENT_CA", "", "PEM file: demand client certificates of this authority.")
+    tls_client_ca: str = setting(
+        "CALENDAR_TLS_CLIENT_CA", "", "PEM file: demand client certificates of this authority."
+    )
     plaintext: bool = setting("CALENDAR_PLAINTEXT", False, "1: gRPC without TLS also on other than loopback.")
     processes: int = setting("CALENDAR_PROCESSES", 1, "Server processes; more than one needs Postgres.", high=64)
     log_level: str = setting("CALENDAR_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`.")
@@ -117,7 +122,9 @@ class Config:
     expand_event_s: float = setting(
         "CALENDAR_EXPAND_EVENT_S", 1.0, "CPU seconds for reading one event.", low=0.01, high=60
     )
-    expand_s: float = setting("CALENDAR_EXPAND_S", 2.5, "Seconds for reading the text of one calendar.", low=0.1, high=60)
+    expand_s: float = setting(
+        "CALENDAR_EXPAND_S", 2.5, "Seconds for reading the text of one calendar.", low=0.1, high=60
+    )
     expand_bytes: int = setting(
         "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
     )

@@ -53,7 +53,9 @@ def _allow_list(config: Config) -> str:
 def _address(address: str) -> str:
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        with socket.create_server(
+            (host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ):
             return ""
     except OSError as error:
         return f"cannot be listened on ({error.strerror}); is a server running already?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 
 import pytest
@@ -41,10 +41,11 @@ def busy_account(account: StrangeAccount) -> StrangeAccount:
 
 
 @pytest.fixture
-def small_egress(expander: Expander) -> CaldavProvider:
+def small_egress(expander: Expander) -> Iterator[CaldavProvider]:
     """A provider that takes answers of at most 60 000 bytes."""
     egress = Egress(allow=AllowList.parse("127.0.0.0/8"), exchange_s=10, answer_bytes=60_000)
-    return CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
+    yield CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
+    egress.close()
 
 
 class TestUnknownIsNotFree:

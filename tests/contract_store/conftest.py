@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from calendar_server.core.model import OrganizationId
-from calendar_server.store.store import Store
 from psycopg import sql
 
+from calendar_server.core.model import OrganizationId
+from calendar_server.store.store import Store
 from tests.fakes.postgres import Postgres, find_postgres
 
 TABLES = (

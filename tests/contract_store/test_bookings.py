@@ -6,10 +6,10 @@ import dataclasses
 import threading
 
 import pytest
+
 from calendar_server.core.model import BookingId, BookingStatus, EventState, Interval, OrganizationId
 from calendar_server.store.rows import OverlayRow
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.examples import SEALED, add_connection, add_push, at_once, booking
 
 WINDOW = Interval(1000, 2000)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+
 from calendar_server.core.model import (
     CalendarId,
     ConnectionId,
@@ -16,7 +17,6 @@ from calendar_server.core.model import (
 )
 from calendar_server.store.rows import SealedGrant
 from calendar_server.store.store import AlreadyThere, Store, StoreError
-
 from tests.contract_store.examples import SEALED, add_connection, at_once, connection
 
 NOBODY = ConnectionId("cal_none")

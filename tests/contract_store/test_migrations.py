@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from calendar_server.store import migrations
 from calendar_server.store.database import Database
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.conftest import TABLES
 from tests.contract_store.examples import SEALED, connection
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from calendar_server.core.model import OrganizationId
 from calendar_server.store.rows import ApiKeyRow
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.examples import at_once
 
 

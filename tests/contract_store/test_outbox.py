@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 
 import pytest
+
 from calendar_server.core.model import (
     DAY,
     HOUR,
@@ -23,7 +24,6 @@ from calendar_server.core.model import (
 from calendar_server.store.outbox import CLAIMS
 from calendar_server.store.rows import OursRow, OutboxRow
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.examples import add_connection, add_push, at_once, booking, outbox_row
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from calendar_server.store.errors import StoreError
 from calendar_server.store.pool import Pool
-
 from tests.contract_store.examples import at_once
 
 

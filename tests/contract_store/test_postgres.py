@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from calendar_server.core.model import BookingId, ConnectionId, OrganizationId
 from calendar_server.store.database import POSTGRES_CONNECTIONS, Database
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.examples import add_connection, at_once, booking
 from tests.fakes.postgres import OwnPostgres, Postgres, local_binaries, start_postgres, wheel_binaries
 

@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from calendar_server.core.model import OrganizationId
 from calendar_server.store.database import SQLITE_CONNECTIONS, Database
 from calendar_server.store.store import Store, StoreError
-
 from tests.contract_store.examples import at_once, booking, connection
 
 

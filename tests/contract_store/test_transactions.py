@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+
 from calendar_server.core.model import SECOND, BookingId, OrganizationId
 from calendar_server.errors import CalendarError, StoreUnavailable
 from calendar_server.store.database import Database
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import AlreadyThere, Store, StoreError
-
 from tests.contract_store.examples import add_connection, add_push, at_once, booking
 
 ROOT = Path(__file__).parents[2]

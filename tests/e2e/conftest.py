@@ -15,11 +15,12 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import calendar_service_pb2_grpc as rpc
 from calendars.v1 import connection_pb2
 from deploy import local
-from google.protobuf.timestamp_pb2 import Timestamp
 
 PASSWORD = "a long password of anna's"
 USERS = {f"user{number}": PASSWORD for number in range(60)}
@@ -194,7 +195,9 @@ def other_stub(service: Running) -> Iterator[Stub]:
     stub.close()
 
 
-TOMORROW = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + datetime.timedelta(1)
+TOMORROW = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + datetime.timedelta(
+    1
+)
 
 
 def at(hours: float, day: int = 0) -> datetime.datetime:
@@ -230,7 +233,10 @@ Window = Callable[..., pb.GetBusyRequest]
 def busy_request(*ids: str, days: int = 1, **more: object) -> pb.GetBusyRequest:
     """GetBusy over tomorrow and ``days`` − 1 more."""
     return pb.GetBusyRequest(
-        connection_ids=ids, start_time=stamp(at(0)), end_time=stamp(at(0, day=days)), **more  # type: ignore[arg-type]
+        connection_ids=ids,
+        start_time=stamp(at(0)),
+        end_time=stamp(at(0, day=days)),
+        **more,  # type: ignore[arg-type]
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from calendars.v1 import availability_pb2 as availability
-from calendars.v1 import booking_pb2 as booking
-from calendars.v1 import calendar_service_pb2 as pb
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from calendars.v1 import availability_pb2 as availability
+from calendars.v1 import booking_pb2 as booking
+from calendars.v1 import calendar_service_pb2 as pb
 from tests.e2e.conftest import Person, Stub, at, busy_request, intervals, span, stamp
 
 

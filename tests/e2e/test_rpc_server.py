@@ -22,6 +22,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
 from calendar_server import errors
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import (
@@ -57,15 +67,6 @@ from calendar_server.usecases.commands import (
 )
 from calendars.v1 import availability_pb2, calendar_service_pb2_grpc
 from calendars.v1 import calendar_service_pb2 as pb
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
 
 KEY = "calkey_0123456789abcdef_" + "a" * 64
 OTHER_KEY = "calkey_fedcba9876543210_" + "b" * 64

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from calendar_server.core.booking import MOVES, Happening, event_uid, merged_cancellation, moved, retry_after_s
-from calendar_server.core.model import Attendee, Booking, BookingId, BookingStatus, EventState
 from hypothesis import given
 from hypothesis import strategies as st
+
+from calendar_server.core.booking import MOVES, Happening, event_uid, merged_cancellation, moved, retry_after_s
+from calendar_server.core.model import Attendee, Booking, BookingId, BookingStatus, EventState
 
 parts = st.text(min_size=0, max_size=8)
 

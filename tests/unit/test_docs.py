@@ -17,7 +17,9 @@ def settings_table() -> str:
     lines = ["| name | default | what |", "| --- | --- | --- |"]
     for field in dataclasses.fields(Config):
         default = {"": "", False: "off", True: "on"}.get(field.default, field.default)
-        lines.append(f"| `{field.metadata['name']}` | {f'`{default}`' if default != '' else ''} | {field.metadata['help']} |")
+        lines.append(
+            f"| `{field.metadata['name']}` | {f'`{default}`' if default != '' else ''} | {field.metadata['help']} |"
+        )
     return "\n".join(lines)
 
 

@@ -18,6 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
 from calendar_server.errors import CalendarError, ForbiddenDestination, ProviderUnavailable
 from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
@@ -25,11 +30,6 @@ from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, 
 from calendar_server.providers.egress_gate import Gate
 from calendar_server.providers.egress_line import PIECES_MAX
 from calendar_server.providers.egress_wire import client_context
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from tests.fakes.raw_server import Handler, RawConnection, RawRequest, RawServer, answer
 
 EXCHANGE_S = 0.4

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from calendar_server.core.intervals import chunk, clip, from_datetime, merge, to_datetime, touches
-from calendar_server.core.model import Interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from calendar_server.core.intervals import chunk, clip, from_datetime, merge, to_datetime, touches
+from calendar_server.core.model import Interval
 
 small = st.integers(-30, 30)
 intervals = st.builds(lambda start, length: Interval(start, start + length), small, st.integers(0, 12))

@@ -13,6 +13,9 @@ import dateutil.rrule
 import icalendar
 import pytest
 import recurring_ical_events
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from calendar_server.core.recurrence import (
     Rule,
     RuleError,
@@ -22,8 +25,6 @@ from calendar_server.core.recurrence import (
     parse_rule,
     with_until,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 NEW_YORK = ZoneInfo("America/New_York")
 FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import grpc_testing
 import pytest
+from google.protobuf.message import Message
+
 from calendar_server.core.model import (
     BookingId,
     Calendar,
@@ -39,7 +41,6 @@ from calendar_server.usecases.commands import (
     UpdateCommand,
 )
 from calendars.v1 import calendar_service_pb2 as pb
-from google.protobuf.message import Message
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CalendarService"]
 WHO = Caller(OrganizationId("org_1"), None, "r-1")

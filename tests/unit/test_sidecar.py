@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from calendar_server.config import Config, ConfigError
-from calendar_server.sidecar.app import Sidecar
-from calendar_server.telemetry import Metrics
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from calendar_server.config import Config, ConfigError
+from calendar_server.sidecar.app import Sidecar
+from calendar_server.telemetry import Metrics
 
 HEADERS = {
     "referrer-policy": "no-referrer",

@@ -6,6 +6,11 @@ import inspect
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from calendar_server import errors
 from calendar_server.core.model import BusyState, CalendarId, ConnectionId, Interval
 from calendar_server.rpc.status import CODES, Answer, answer_of, code_of, shown, wire_status
@@ -13,10 +18,6 @@ from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import CalendarBusy, Problem
 from calendars.v1 import errors_pb2
 from calendars.v1.availability_pb2 import BusyFailure
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CLIENTS_TAKE = 8 * 1024
 

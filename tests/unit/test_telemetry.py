@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
+
 from calendar_server.telemetry import Metrics, configure_logging, request_id
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calendar_server.vault import Vault, VaultError, VaultKeyError, _make_key, check_keys, key_beside
 from hypothesis import given
 from hypothesis import strategies as st
+
+from calendar_server.vault import Vault, VaultError, VaultKeyError, _make_key, check_keys, key_beside
 
 ROOT = Path(__file__).parents[2]
 KEY = base64.b64encode(bytes(range(32))).decode()

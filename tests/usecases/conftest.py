@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
+
 from calendar_server.core.model import (
     SECOND,
     Booking,
@@ -45,7 +46,6 @@ from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.vault import Vault
-
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
     migrated_url,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from calendar_server.core.model import (
     BlockReason,
     BookingId,
@@ -19,12 +20,18 @@ from calendar_server.core.model import (
     ProviderName,
     UnreadableEvent,
 )
-from calendar_server.errors import CalendarError, CalendarGone, NeedsReauth, NotFound, ProviderThrottled, ProviderUnavailable
+from calendar_server.errors import (
+    CalendarError,
+    CalendarGone,
+    NeedsReauth,
+    NotFound,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
 from calendar_server.providers.memory import MemoryProvider
 from calendar_server.usecases.availability import Availability, BusyUnknown
 from calendar_server.usecases.commands import BusyQuery, Target, UpdateCommand
 from calendar_server.usecases.grants import Grants
-
 from tests.usecases.conftest import HOME, HOUR, NOON, SHOWN, VAULT, WORK, World, booking, cancelled
 
 FAILURES: list[CalendarError] = [

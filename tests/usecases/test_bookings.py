@@ -6,6 +6,7 @@ import dataclasses
 import threading
 
 import pytest
+
 from calendar_server.core.model import SECOND, Attendee, BookingId, BusyEvent, EventState, Interval
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import (
@@ -21,7 +22,6 @@ from calendar_server.errors import (
 )
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import SyncCommand, Target
-
 from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking, cancelled
 
 PENDING, SYNCED, FAILED = EventState.PENDING, EventState.SYNCED, EventState.FAILED

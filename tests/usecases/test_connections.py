@@ -6,6 +6,7 @@ import dataclasses
 import threading
 
 import pytest
+
 from calendar_server.core.model import CalendarId, ConnectionId, ConnectionStatus, ProviderName, SyncStatus
 from calendar_server.errors import (
     AccountMismatch,
@@ -19,7 +20,6 @@ from calendar_server.errors import (
     ValidationError,
 )
 from calendar_server.usecases.commands import ConnectCommand, ListQuery, OAuthAccount, UpdateCommand
-
 from tests.usecases.conftest import HOME, SHOWN, WORK, World
 
 

@@ -157,9 +157,9 @@ def _confirmed(
 ) -> RemoteEvent:
     """What stands there after a write.
 
-    A change is believed if the server gave the version of exactly what we sent (RFC 4791 section 5.3.4). Else, and after
-    every creation, the event is read back: some servers put a new one under another name without saying so, and we would
-    then look for it in vain and write a second one.
+    A change is believed if the server gave the version of exactly what we sent (RFC 4791 section 5.3.4). Else, and
+    after every creation, the event is read back: some servers put a new one under another name without saying so, and
+    we would then look for it in vain and write a second one.
     """
     place = _moved_to(session, ref, event_id, answer)
     etag = answer.headers.get("etag", "").strip()

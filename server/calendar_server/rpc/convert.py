@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import TypeVar
 
-from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2, errors_pb2
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -54,6 +53,7 @@ from calendar_server.usecases.commands import (
     Target,
     UpdateCommand,
 )
+from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2, errors_pb2
 
 PAGE_SIZE, PAGE_SIZE_MOST = 50, 200
 PAGE_TOKEN_BYTES = 4096

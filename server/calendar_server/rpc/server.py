@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from calendars.v1 import calendar_service_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -34,6 +33,7 @@ from calendar_server.rpc.servicer import (
     wall_clock,
 )
 from calendar_server.telemetry import Metrics
+from calendars.v1 import calendar_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import grpc
-from calendars.v1 import calendar_service_pb2 as pb
-from calendars.v1 import calendar_service_pb2_grpc, connection_pb2
 
 from calendar_server.core.model import BookingId, Connection, ConnectionId, Instant
 from calendar_server.rpc import convert
@@ -26,6 +24,8 @@ from calendar_server.usecases.commands import (
     SyncCommand,
     UpdateCommand,
 )
+from calendars.v1 import calendar_service_pb2 as pb
+from calendars.v1 import calendar_service_pb2_grpc, connection_pb2
 
 
 class ConnectionsUseCase(Protocol):

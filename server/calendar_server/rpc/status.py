@@ -13,7 +13,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import grpc
-from calendars.v1 import availability_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -23,6 +22,7 @@ from google.rpc.status_pb2 import Status
 from calendar_server import errors
 from calendar_server.rpc import convert
 from calendar_server.usecases.availability import BusyUnknown
+from calendars.v1 import availability_pb2
 
 TRAILERS_MOST = 5500
 """Bytes that message and details may take on the wire together."""

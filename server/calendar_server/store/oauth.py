@@ -38,9 +38,7 @@ class OAuthStates:
     def add(self, row: OAuthStateRow) -> None:
         """Add a redirect, and forget those that ended long ago."""
         table = OAUTH_STATES
-        self._database.change(
-            table.delete().where(table.expires_at < self._database.now() - self.KEPT_S * SECOND)
-        )
+        self._database.change(table.delete().where(table.expires_at < self._database.now() - self.KEPT_S * SECOND))
         self._database.change(
             table.insert(
                 {

@@ -247,9 +247,7 @@ def missing_scopes(wanted: Sequence[str], granted: frozenset[str] | None) -> fro
         return frozenset()
     told = {scope.lower() for scope in granted}
     told |= {scope.rpartition("/")[2] for scope in told if not scope.startswith("https://www.googleapis.com/")}
-    return frozenset(
-        scope for scope in wanted if scope not in _NOT_GRANTED_BY_NAME and scope.lower() not in told
-    )
+    return frozenset(scope for scope in wanted if scope not in _NOT_GRANTED_BY_NAME and scope.lower() not in told)
 
 
 def redirect_problem(uri: str) -> str:

@@ -119,7 +119,9 @@ class Availability:
         self._learn(connections, found, as_of)
         return Reads(as_of, found)
 
-    def _read(self, connection: Connection, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
+    def _read(
+        self, connection: Connection, calendar_id: CalendarId, window: Interval, deadline: Deadline
+    ) -> CalendarRead:
         deadline.check()
         with self._grants.use(connection) as link:
             return self._providers[connection.provider].read_calendar(link, calendar_id, window, deadline)

@@ -182,9 +182,7 @@ class Bookings:
         if set(ids) != {connection.id for connection in read_connections}:
             # Connections came or went between the read and this transaction. Nothing is committed; a repeat reads them.
             raise SlotTaken("The set of connections changed at this moment. Send the same revision again.")
-        taken = self._availability.require_free(
-            connections, Interval(booking.start, booking.end), booking.id, found
-        )
+        taken = self._availability.require_free(connections, Interval(booking.start, booking.end), booking.id, found)
         if taken is not None:
             raise SlotTaken(
                 "Something else blocks this time. Choose another, or send the booking without `require_free`.",

@@ -118,7 +118,9 @@ class Connections:
             )
         wanted = command.account.provider if isinstance(command.account, OAuthAccount) else ProviderName.CALDAV
         if connection.provider is not wanted:
-            raise AccountMismatch(f"The connection {connection.id} is not one of {wanted}. Renew it with its own provider.")
+            raise AccountMismatch(
+                f"The connection {connection.id} is not one of {wanted}. Renew it with its own provider."
+            )
         return connection
 
     def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:

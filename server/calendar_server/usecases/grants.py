@@ -73,7 +73,9 @@ class Grants:
         except NeedsReauth as error:
             if not self._store.connections.note_refusal(connection.id, version, error.message):
                 # The grant was renewed while the old one was in use: its refusal says nothing about the new one.
-                raise ProviderUnavailable("The access was renewed at this moment. Try again.", retry_after_s=1) from error
+                raise ProviderUnavailable(
+                    "The access was renewed at this moment. Try again.", retry_after_s=1
+                ) from error
             _log.warning("grant_refused", extra={"connection": connection.id, "provider": connection.provider})
             raise
         except PreconditionFailed:

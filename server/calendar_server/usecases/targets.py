@@ -15,7 +15,9 @@ def resolve(store: Store, organization_id: OrganizationId, target: Target) -> li
     """
     if not target.connection_ids:
         return store.connections.of_owner(organization_id, target.owner)
-    found = {connection.id: connection for connection in store.connections.get_many(organization_id, target.connection_ids)}
+    found = {
+        connection.id: connection for connection in store.connections.get_many(organization_id, target.connection_ids)
+    }
     missing = [connection_id for connection_id in target.connection_ids if connection_id not in found]
     if missing:
         raise NotFound(f"There is no connection {missing[0]}. List shows the ones there are.")
