@@ -8,7 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import calendar_service_pb2_grpc as rpc
@@ -160,6 +162,14 @@ class Stub:
     def __call__(self, method: str, request: object, timeout: float = 30) -> object:
         return getattr(self._stub, method)(request, metadata=self._metadata, timeout=timeout)
 
+    def code(self, method: str, request: object) -> grpc.StatusCode:
+        """How a call ends."""
+        try:
+            self(method, request)
+        except grpc.RpcError as error:
+            return error.code()  # type: ignore[no-any-return]
+        return grpc.StatusCode.OK
+
     def close(self) -> None:
         self._channel.close()
 
@@ -227,7 +237,14 @@ def intervals(busy: object) -> list[tuple[datetime.datetime, datetime.datetime]]
     ]
 
 
-Window = Callable[..., pb.GetBusyRequest]
+def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+    """The one ErrorInfo that every error carries."""
+    info = error_details_pb2.ErrorInfo()
+    status = rpc_status.from_call(error)
+    assert status is not None
+    assert sum(detail.Unpack(info) for detail in status.details) == 1
+    assert info.domain == "calendars.v1"
+    return info
 
 
 def busy_request(*ids: str, days: int = 1, **more: object) -> pb.GetBusyRequest:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from calendars.v1 import availability_pb2 as availability
-from calendars.v1 import booking_pb2 as booking
-from calendars.v1 import calendar_service_pb2 as pb
-from tests.e2e.conftest import Person, Stub, at, busy_request, intervals, span, stamp
-
-
-def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
-    info = error_details_pb2.ErrorInfo()
-    status = rpc_status.from_call(error)
-    assert status is not None
-    assert any(detail.Unpack(info) for detail in status.details)
-    return info
+from tests.e2e.conftest import Person, Stub, at, busy_request, error_info, intervals, span
 
 
 def test_a_week_is_read_merged_and_sorted(stub: Stub, person: Person) -> None:
@@ -69,25 +57,3 @@ def test_no_connection_is_complete_and_empty(stub: Stub) -> None:
     assert answer.complete
     assert not answer.calendars
     assert not answer.busy
-
-
-def test_a_changed_password_is_needs_reauth_and_never_free(stub: Stub, person: Person, radicale: str) -> None:
-    person.make_calendar()
-    connection = stub.connect(person)
-    blocked = pb.SyncBookingRequest(
-        booking=booking.Booking(
-            id=f"over-{connection.id}",
-            revision=1,
-            status=booking.BOOKING_STATUS_CONFIRMED,
-            start_time=stamp(at(14)),
-            end_time=stamp(at(15)),
-        ),
-        connection_ids=[connection.id],
-    )
-    synced = stub("SyncBooking", blocked)
-    assert [event.state for event in synced.events] == [booking.BOOKING_EVENT_STATE_SYNCED]
-    answer = stub("GetBusy", busy_request(connection.id))
-    assert intervals(answer.busy) == [(at(14), at(15))]
-    excluding = stub("GetBusy", busy_request(connection.id, exclude_booking_ids=[blocked.booking.id]))
-    assert not excluding.busy
-    assert excluding.complete

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from calendar_server.core.model import Preset
@@ -19,6 +20,7 @@ from calendar_server.providers.addresses import parse_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
+_PLAIN_PATH = re.compile(r"/(?:(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)")
 _DNS_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
 _INNER_SUFFIXES = (".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".arpa", ".localhost", ".localdomain")
 
@@ -41,11 +43,7 @@ class Origin:
     @classmethod
     def of(cls, url: str) -> Origin:
         """The origin of an absolute URL. Raises ``BadHref``."""
-        try:
-            parts = parse_url(url.partition("#")[0], bytes_max=URL_BYTES_MOST)
-        except ValueError as error:
-            raise BadHref("not an address that can be visited") from error
-        return cls(parts.scheme, parts.host, parts.port)
+        return _origin(url)
 
     @property
     def authority(self) -> str:
@@ -61,6 +59,15 @@ class Origin:
         """The URL of this origin if that says nothing about an inner network; else empty."""
         told = self.scheme == "https" and _DNS_NAME.fullmatch(self.host) and not self.host.endswith(_INNER_SUFFIXES)
         return f"{self}/" if told else ""
+
+
+@lru_cache(maxsize=512)
+def _origin(url: str) -> Origin:
+    try:
+        parts = parse_url(url.partition("#")[0], bytes_max=URL_BYTES_MOST)
+    except ValueError as error:
+        raise BadHref("not an address that can be visited") from error
+    return Origin(parts.scheme, parts.host, parts.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,16 @@ class Reach:
             path += f"?{urlsplit(url).query}"
         origin = Origin.of(url)
         return path if origin == self.origin else f"{origin}{path}"
+
+    def id_in(self, href: str, at: str) -> str:
+        """The id of an href in an answer from the URL ``at``. What cannot be visited keeps its spelling: such an id is
+        only ever compared."""
+        if _PLAIN_PATH.fullmatch(href) and "/." not in href and Origin.of(at) == self.origin:
+            return href  # what nearly all of them are
+        try:
+            return self.id_of(self.locate(href, at), href)
+        except BadHref:
+            return href
 
     def url_of(self, id: str) -> str:
         """The absolute URL behind an id."""

@@ -132,7 +132,7 @@ def _look(session: Session, url: str, *, entered: bool) -> Discovered | None:
     if protocol.PRINCIPAL in here.found and protocol.UNAUTHENTICATED in here.found[protocol.PRINCIPAL].tags:
         # RFC 5397 section 3: the server took us for nobody.
         raise credentials_refused()
-    selected = collection_id(id_of(reach, here.href, answer)) if entered and _is_calendar(here) else ""
+    selected = collection_id(reach.id_in(here.href, answer.url)) if entered and _is_calendar(here) else ""
     principal = next(iter(here.hrefs(protocol.PRINCIPAL)), "")
     if principal:
         found = _principal(session, session.visitable(_located(session, principal, answer)))
@@ -142,7 +142,7 @@ def _look(session: Session, url: str, *, entered: bool) -> Discovered | None:
         found = Discovered(Place(), (), frozenset())
     elif entered and _is_collection(here):
         # A server without principals: what was entered may be the home itself.
-        found = Discovered(Place(homes=(id_of(reach, here.href, answer),)), (), frozenset())
+        found = Discovered(Place(homes=(reach.id_in(here.href, answer.url),)), (), frozenset())
     else:
         return None
     return replace(found, place=replace(found.place, selected=selected))
@@ -164,17 +164,17 @@ def _principal(session: Session, url: str) -> Discovered:
     if here.broken:
         raise ProviderUnavailable("The server could not tell about the account.")
     homes = tuple(
-        id_of(reach, href, answer)
+        reach.id_in(href, answer.url)
         for href in here.hrefs(protocol.HOME_SET)[:HOMES_MOST]
         if session.visitable(_located(session, href, answer))
     )
     inbox = next(iter(here.hrefs(protocol.INBOX)), "")
-    selves = {canonical(place.principal), canonical(id_of(reach, here.href, answer))}
+    selves = {canonical(place.principal), canonical(reach.id_in(here.href, answer.url))}
     for href in (*here.hrefs(protocol.PRINCIPAL), *here.hrefs(protocol.PRINCIPAL_URL)):
-        selves.add(canonical(id_of(reach, href, answer)))
+        selves.add(canonical(reach.id_in(href, answer.url)))
     addresses = tuple(dict.fromkeys(here.hrefs(protocol.ADDRESSES)))
     return Discovered(
-        replace(place, homes=homes, inbox=id_of(reach, inbox, answer) if inbox else ""), addresses, frozenset(selves)
+        replace(place, homes=homes, inbox=reach.id_in(inbox, answer.url) if inbox else ""), addresses, frozenset(selves)
     )
 
 
@@ -229,7 +229,7 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
                 # It may be a calendar; a list without it would be taken for all there is.
                 raise ProviderUnavailable("The server could not tell about one of the calendars.")
             continue
-        id = CalendarId(collection_id(id_of(reach, member.href, answer)))
+        id = CalendarId(collection_id(reach.id_in(member.href, answer.url)))
         if canonical(id) in found or len(found) >= CALENDARS_MOST:
             continue
         session.visitable(reach.url_of(id))
@@ -238,7 +238,7 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
             looks += 1
             member = _asked_itself(session, id, member)
         if _takes_events(member):
-            found[canonical(id)] = _collection(id, member, lambda href: canonical(id_of(reach, href, answer)))
+            found[canonical(id)] = _collection(id, member, lambda href: canonical(reach.id_in(href, answer.url)))
     return True
 
 
@@ -293,7 +293,7 @@ def _default_calendar(session: Session, place: Place) -> str:
         # Only a preference: not worth a connection.
         return ""
     href = next(iter(inbox.hrefs(protocol.DEFAULT_CALENDAR)), "") if inbox else ""
-    return canonical(id_of(session.reach, href, answer)) if href else ""
+    return canonical(session.reach.id_in(href, answer.url)) if href else ""
 
 
 def own(members: Sequence[Member], answer: Answer, reach: Reach, *, alone: bool = True) -> Member | None:
@@ -303,17 +303,9 @@ def own(members: Sequence[Member], answer: Answer, reach: Reach, *, alone: bool 
     """
     wanted = canonical(reach.id_of(answer.url))
     for member in members:
-        if canonical(id_of(reach, member.href, answer)) == wanted:
+        if canonical(reach.id_in(member.href, answer.url)) == wanted:
             return member
     return members[0] if alone and len(members) == 1 else None
-
-
-def id_of(reach: Reach, href: str, answer: Answer) -> str:
-    """The id of an href in an answer. What cannot be visited keeps its spelling: it is only ever compared."""
-    try:
-        return reach.id_of(reach.locate(href, answer.url), href)
-    except BadHref:
-        return href
 
 
 def _located(session: Session, href: str, answer: Answer) -> str:

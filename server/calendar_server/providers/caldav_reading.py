@@ -13,7 +13,7 @@ from calendar_server.core.model import CalendarId, EventId
 from calendar_server.errors import CalendarGone, ProviderUnavailable
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.caldav_address import member_id
-from calendar_server.providers.caldav_discovery import id_of, own
+from calendar_server.providers.caldav_discovery import own
 from calendar_server.providers.caldav_protocol import Member, multistatus
 from calendar_server.providers.caldav_session import Session, failure
 from calendar_server.providers.egress import Answer, AnswerTooLarge
@@ -139,7 +139,7 @@ def _members(
     found = []
     for member in members:
         if member is not itself:
-            id = member_id(calendar_id, id_of(session.reach, member.href, answer))
+            id = member_id(calendar_id, session.reach.id_in(member.href, answer.url))
             found.append((_Listed(EventId(id), member.href), member))
     return found
 

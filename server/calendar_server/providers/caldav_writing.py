@@ -26,7 +26,7 @@ from calendar_server.errors import (
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.base import EventRef, RemoteEvent
 from calendar_server.providers.caldav_address import BadHref, canonical, member_id
-from calendar_server.providers.caldav_discovery import id_of, own
+from calendar_server.providers.caldav_discovery import own
 from calendar_server.providers.caldav_events import ICS_TYPE, Standing, standing, written
 from calendar_server.providers.caldav_protocol import error_names, multistatus
 from calendar_server.providers.caldav_session import Session, failure
@@ -120,7 +120,7 @@ def _adopt(session: Session, ref: EventRef, booking: Booking, hrefs: tuple[str, 
 
     Raises ``PreconditionFailed`` if it does not, so that it is some other calendar that holds the uid.
     """
-    candidates = [member_id(ref.calendar_id, id_of(session.reach, href, refused)) for href in hrefs]
+    candidates = [member_id(ref.calendar_id, session.reach.id_in(href, refused.url)) for href in hrefs]
     here = next((EventId(id) for id in candidates if _is_in(ref.calendar_id, id)), None)
     here = here or _find_uid(session, ref)
     if here is None:
@@ -181,7 +181,7 @@ def _moved_to(session: Session, ref: EventRef, event_id: EventId, answer: Answer
     location = answer.headers.get("location", "")
     if not location:
         return event_id
-    id = member_id(ref.calendar_id, id_of(session.reach, location, answer))
+    id = member_id(ref.calendar_id, session.reach.id_in(location, answer.url))
     if canonical(id) == canonical(event_id) or not _is_in(ref.calendar_id, id):
         return event_id
     return EventId(id)
@@ -254,7 +254,7 @@ def _find_uid(session: Session, ref: EventRef) -> EventId | None:
     if answer.status != 207:
         return None
     for member in multistatus(answer.body, answer.status):
-        id = member_id(ref.calendar_id, id_of(session.reach, member.href, answer))
+        id = member_id(ref.calendar_id, session.reach.id_in(member.href, answer.url))
         if member.gone or member.broken or not _is_in(ref.calendar_id, id):
             continue
         # Some servers answer a search with everything: only what carries the uid is ours.

@@ -33,6 +33,10 @@ from calendar_server.providers.egress import Egress
 EXPIRES_S = 3600
 """Seconds an access token is taken to live when the provider does not say (RFC 6749 section 5.1)."""
 
+RETRY_S_MOST = 3600.0
+RETRY_S = 30.0
+"""Seconds to wait when the provider asks for it and does not say how long."""
+
 _ADMIN_CONSENT = re.compile(r"AADSTS(65001|90094|900941)\b")
 """An administrator must consent (https://learn.microsoft.com/entra/identity-platform/reference-error-codes)."""
 
@@ -155,9 +159,11 @@ class _Answered:
         if not isinstance(values, dict):
             raise ProviderUnavailable("The provider's token answer could not be read.")
         if response.status_code == 200 and "expires_in" in values:
+            told = values["expires_in"]
             try:
-                self._expires_in_s = int(str(values["expires_in"]))
-            except ValueError:
+                # Seconds as a number (RFC 6749 section 5.1), or as text, as older endpoints have it.
+                self._expires_in_s = int(told) if isinstance(told, float) else int(str(told))
+            except (ValueError, OverflowError):
                 self._expires_in_s = 0
             if self._expires_in_s <= 0:
                 raise ProviderUnavailable("The provider answered a token that is already over.")
@@ -184,7 +190,7 @@ def _claims(id_token: object) -> Mapping[str, object]:
     try:
         payload = id_token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
 
@@ -210,8 +216,11 @@ class _EgressAdapter(BaseAdapter):
             deadline=self._deadline,
             trusted=True,
         )
-        if answer.status == 429:
-            raise ProviderThrottled("The provider asks to slow down. Try again later.", retry_after_s=30)
+        retry_after = answer.headers.get("retry-after", "").strip()
+        if answer.status == 429 or (answer.status == 503 and retry_after):
+            told = retry_after.isascii() and retry_after.isdigit()
+            seconds = min(float(retry_after[:9]), RETRY_S_MOST) if told else RETRY_S
+            raise ProviderThrottled("The provider asks to slow down. Try again later.", retry_after_s=seconds)
         if answer.status >= 500 or 300 <= answer.status < 400:
             raise ProviderUnavailable("The provider's token endpoint did not answer as it should.")
         response = requests.Response()

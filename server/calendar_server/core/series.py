@@ -1,0 +1,370 @@
+"""When the occurrences of one event are: rules, added and removed dates, overrides (RFC 5545 section 3.8.5).
+
+Vocabulary
+    original  when an occurrence would be without overrides: what RECURRENCE-ID names.
+    key       an original as it is matched: an instant, or a date where the event is all-day or the property a date.
+    range     an override with RANGE=THISANDFUTURE: it moves and shapes all later occurrences too.
+
+Decisions where RFC 5545 is silent
+    - DTSTART always is an occurrence, also one that its rule does not give, or with an UNTIL before it.
+    - A rule of hours, minutes or seconds without further parts runs in absolute time: every hour is every 60 minutes,
+      whatever clocks do. One with further parts (BYHOUR, BYDAY …) runs on the wall clock, with both of repeated times.
+    - UNTIL as a date-time at an all-day event: the later of the day that is written and the day in the calendar's zone.
+    - A floating EXDATE, RDATE or RECURRENCE-ID belongs to its event's zone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+
+from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable
+from calendar_server.core.ical import Component, Property
+from calendar_server.core.model import DAY, HOUR, MINUTE, SECOND, Instant, Interval
+from calendar_server.core.recurrence import (
+    Rule,
+    RuleError,
+    TooMuchWork,
+    occurrences,
+    parse_rule,
+    with_until,
+)
+from calendar_server.core.values import BadValue, Length, Moment, additions, moments
+from calendar_server.core.zones import UTC_ZONE, Zone, naive_instant, naive_local
+
+DATES_MAX = 10_000
+"""Values of RDATE, and of EXDATE, in one event. A daily event for 27 years has as many occurrences."""
+
+RULES_MAX = 16
+"""RRULE lines, and EXRULE lines, in one event. RFC 5545 section 3.8.5.3 advises one."""
+
+_LAST_SECOND = time(23, 59, 59)
+
+
+@dataclass(slots=True)
+class Keys:
+    """A set of originals."""
+
+    instants: set[Instant] = field(default_factory=set)
+    dates: set[date] = field(default_factory=set)
+
+    def add(self, written: Moment, event: Event, context: Context) -> None:
+        """Add an original as it is written. Raises ``BadValue`` where its zone is not understood."""
+        if written.is_date:
+            self.dates.add(written.local.date())
+        elif event.all_day:
+            self.dates.add(_day_of(written, context))
+        else:
+            self.instants.add(instant_of(written, event, context))
+
+    def has(self, instant: Instant, local: datetime) -> bool:
+        return instant in self.instants or (bool(self.dates) and local.date() in self.dates)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An override for its own occurrence and all later ones. ``since`` is its original, ``local`` that on the wall."""
+
+    since: Instant
+    local: datetime
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One occurrence, unclipped, and the event that shapes it."""
+
+    start: Instant
+    end: Instant
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    local: datetime
+    end: Instant | None = None
+    """The end of a period given by RDATE."""
+
+
+def instant_of(written: Moment, event: Event, context: Context) -> Instant:
+    """The instant of an original. Raises ``BadValue`` where its zone is not understood."""
+    if written.is_utc:
+        return naive_instant(written.local)
+    if written.is_date or not written.tzid or written.tzid == event.start.tzid:
+        return event.zone.instant(written.local)
+    zone = context.zone(written)
+    if zone is None:
+        raise BadValue(f"the time zone {written.tzid[:60]!r} is not known")
+    return zone.instant(written.local)
+
+
+def expand(
+    event: Event, component: Component, replaced: Keys, ranges: Sequence[Range], context: Context
+) -> tuple[list[Occurrence], list[Unreadable]]:
+    """The occurrences that touch the window (travel included), but those ``replaced``; and what could not be read.
+
+    ``ranges`` ascend. Raises ``Unreadable`` where the occurrences are not known at all.
+    """
+    problems: list[Unreadable] = []
+    search = _search(event, ranges, context)
+    originals = _originals(event, component, search, context, problems)
+    if len(originals) > 1 or "EXDATE" in component.properties or "EXRULE" in component.properties:
+        removed = _removed(event, component, search, context, problems)
+        keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
+    else:
+        keep = originals
+    window = reach(event, context)
+    starts = [each.since for each in ranges]
+    found: list[Occurrence] = []
+    for at in sorted(keep):
+        original = keep[at]
+        if replaced.has(at, original.local):
+            continue
+        governing = bisect_right(starts, at)
+        occurrence = _moved(at, original, event, ranges[governing - 1]) if governing else _plain(at, original, event)
+        if touches_with_travel(occurrence, window):
+            found.append(occurrence)
+            if len(found) > context.limit:
+                raise _too_much(event, component, f"it happens more than {context.limit} times")
+    return found, problems
+
+
+def reach(event: Event, context: Context) -> Interval:
+    """The window, widened by as much as the event's times may be off."""
+    if event.certain:
+        return context.window
+    return Interval(context.window.start - WEST, context.window.end + EAST)
+
+
+def touches_with_travel(occurrence: Occurrence, window: Interval) -> bool:
+    start = occurrence.start - occurrence.event.travel
+    if start == occurrence.end:
+        return window.start <= start < window.end
+    return start < window.end and occurrence.end > window.start
+
+
+def single(event: Event) -> Occurrence:
+    """The event as if it did not repeat."""
+    first = event.first
+    return Occurrence(first.start, first.end, event)
+
+
+def _plain(at: Instant, original: _Original, event: Event) -> Occurrence:
+    end = original.end if original.end is not None else event.end(at, original.local)
+    return Occurrence(at, end, event)
+
+
+def _moved(at: Instant, original: _Original, event: Event, governing: Range) -> Occurrence:
+    """A later occurrence of a range: moved by as much as the range's own one, on the wall clock."""
+    shape = governing.event
+    if shape.all_day or event.all_day:
+        day = original.local.date() + (shape.start.local.date() - governing.local.date())
+        local = datetime.combine(day, shape.start.local.time())
+    else:
+        local = shape.zone.local(at) + (shape.start.local - shape.zone.local(governing.since))
+    start = shape.zone.instant(local)
+    return Occurrence(start, shape.end(start, local), shape)
+
+
+def _search(event: Event, ranges: Sequence[Range], context: Context) -> Interval:
+    """Where originals have to lie to touch the window."""
+    window = reach(event, context)
+    since, until = window.start - _longest(event.length), window.end + event.travel
+    for each in ranges:
+        shift = each.event.first.start - each.since
+        slack = 2 * DAY
+        since = min(since, window.start - _longest(each.event.length) - shift - slack)
+        until = max(until, window.end + each.event.travel - shift + slack)
+    return Interval(since, until)
+
+
+def _longest(length: Length) -> Instant:
+    """A day too much for nominal days: they may have 25 hours, and once had 48."""
+    return (length.days * 86_400 + length.seconds) * SECOND + (DAY if length.days else 0)
+
+
+def _originals(
+    event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
+) -> dict[Instant, _Original]:
+    found = {event.zone.instant(event.start.local): _Original(event.start.local)}
+    rules, dates = component.all("RRULE"), component.all("RDATE")
+    try:
+        for at, local in _ruled(rules, event, search, context):
+            found.setdefault(at, _Original(local))
+    except (RuleError, TooMuchWork, OverflowError) as error:
+        raise _too_much(event, component, str(error)) from error
+    if sum(line.value.count(",") + 1 for line in dates) > DATES_MAX:
+        raise _too_much(event, component, f"it has more than {DATES_MAX} dates of its own")
+    for line in dates:
+        try:
+            for at, original in _added(line, event, context, problems):
+                if original.end is not None or at not in found:
+                    found[at] = original
+        except (BadValue, OverflowError) as error:
+            problems.append(Unreadable(f"An additional date of the event cannot be read: {error}."))
+    return found
+
+
+def _too_much(event: Event, component: Component, why: str) -> Unreadable:
+    """The rules cannot be followed. All occurrences are DTSTART's or later, unless dates are added."""
+    first = event.first
+    interval = Interval(first.start - event.travel, first.end)
+    earliest = None if "RDATE" in component.properties else interval.start - (0 if event.certain else EAST)
+    return Unreadable(f"The event's recurrence cannot be worked out: {why.rstrip('.')}.", earliest, None, interval)
+
+
+def _added(
+    line: Property, event: Event, context: Context, problems: list[Unreadable]
+) -> Iterator[tuple[Instant, _Original]]:
+    for addition in additions(line):
+        start = addition.start
+        if event.all_day:
+            local = datetime.combine(_day_of(start, context), time())
+            at = event.zone.instant(local)
+        elif start.is_date:
+            # Its time of the day is the event's.
+            local = datetime.combine(start.local.date(), event.start.local.time())
+            at = event.zone.instant(local)
+        else:
+            try:
+                at = instant_of(start, event, context)
+            except BadValue as error:
+                about = naive_instant(start.local)
+                length = _longest(addition.end if isinstance(addition.end, Length) else event.length)
+                latest = None if isinstance(addition.end, Moment) else about + length + WEST
+                problems.append(
+                    Unreadable(f"An additional date cannot be read: {error}.", about - event.travel - EAST, latest)
+                )
+                continue
+            local = event.zone.local(at)
+        yield at, _Original(local, _period_end(at, local, addition.end, event, context))
+
+
+def _period_end(
+    at: Instant, local: datetime, end: Moment | Length | None, event: Event, context: Context
+) -> Instant | None:
+    if end is None:
+        return None
+    if isinstance(end, Moment):
+        finish = instant_of(end, event, context)
+    else:
+        base = event.zone.instant(local + timedelta(days=end.days)) if end.days else at
+        finish = base + end.seconds * SECOND
+    if finish < at:
+        raise BadValue("a period ends before it starts")
+    return finish
+
+
+def _removed(
+    event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
+) -> Keys:
+    """What EXDATE and EXRULE take out. What of them cannot be read takes out nothing, and is named."""
+    removed = Keys()
+    lines = component.all("EXDATE")
+    if sum(line.value.count(",") + 1 for line in lines) > DATES_MAX:
+        problems.append(Unreadable(f"The event has more than {DATES_MAX} exception dates."))
+        lines = []
+    for line in lines:
+        try:
+            for written in moments(line):
+                removed.add(written, event, context)
+        except (BadValue, OverflowError) as error:
+            problems.append(Unreadable(f"An exception date of the event cannot be read: {error}."))
+    try:
+        removed.instants.update(at for at, _ in _ruled(component.all("EXRULE"), event, search, context))
+    except (RuleError, TooMuchWork, OverflowError) as error:
+        problems.append(Unreadable(f"An exception rule of the event cannot be read: {error}"))
+    return removed
+
+
+def _ruled(
+    lines: Sequence[Property], event: Event, search: Interval, context: Context
+) -> Iterator[tuple[Instant, datetime]]:
+    if len(lines) > RULES_MAX:
+        raise RuleError("The event has too many rules.")
+    for line in lines:
+        rule = parse_rule(line.value)
+        if _is_even(rule) and not event.all_day:
+            yield from _evenly(rule, event, search, context)
+        else:
+            yield from _on_the_wall(rule, event, search, context)
+
+
+def _is_even(rule: Rule) -> bool:
+    """Whether the rule is one of hours, minutes or seconds that does not look at the wall clock."""
+    looks = (rule.by_hour, rule.by_minute, rule.by_day, rule.by_month_day, rule.by_year_day, rule.by_month)
+    return rule.within_day and not any(looks) and not rule.by_week_no
+
+
+def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
+    """The rule in absolute time."""
+    start = naive_local(event.zone.instant(event.start.local))
+    if rule.until is not None:
+        last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule)))
+        rule = with_until(rule, last)
+    found = occurrences(rule, start, naive_local(search.start), naive_local(search.end), limit=context.limit + 1)
+    for at in map(naive_instant, found):
+        yield at, event.zone.local(at)
+
+
+def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
+    """The rule in local time. A day too much on both sides: near changes of clocks local times are not in order."""
+    zone, last = event.zone, None
+    if rule.until is not None:
+        if event.all_day:
+            rule = with_until(rule, datetime.combine(_last_day(rule, context), time()))
+        elif rule.until.utc:
+            last = naive_instant(rule.until.value)
+            rule = with_until(rule, zone.local(last) + timedelta(days=1))
+        else:
+            rule = with_until(rule, _last_of(rule))
+    first, stop = zone.local(search.start) - timedelta(days=1), zone.local(search.end) + timedelta(days=1)
+    # The additional days hold occurrences too, so the limit is looser here; it is counted exactly in `expand`.
+    limit = 2 * context.limit + 10_000
+    for local in occurrences(rule, event.start.local, first, stop, limit=limit, all_day=event.all_day):
+        at = zone.instant(local)
+        if last is not None and at > last:
+            continue
+        yield at, local
+        if rule.within_day:
+            again = _repeated(at, local, zone)
+            if again is not None and (last is None or again <= last):
+                yield again, local
+
+
+def _repeated(at: Instant, local: datetime, zone: Zone) -> Instant | None:
+    """The second instant at which the wall shows ``local``, if there is one."""
+    for later in (HOUR, 30 * MINUTE, 2 * HOUR):
+        if zone.local(at + later) == local:
+            return at + later
+    return None
+
+
+def _last_of(rule: Rule) -> datetime:
+    """UNTIL on the wall clock: a date counts to its end."""
+    assert rule.until is not None
+    return datetime.combine(rule.until.value.date(), _LAST_SECOND) if rule.until.date_only else rule.until.value
+
+
+def _last_day(rule: Rule, context: Context) -> date:
+    """UNTIL of an all-day event."""
+    assert rule.until is not None
+    written = rule.until.value
+    if not rule.until.utc:
+        return written.date()
+    return max(written, context.floating.local(naive_instant(written))).date()
+
+
+def _day_of(written: Moment, context: Context) -> date:
+    """The day that a date-time means beside an all-day event.
+
+    UTC is converted where that gives midnight in the calendar's zone: then it is a converted date. Else the date is as
+    written.
+    """
+    if written.is_utc:
+        local = context.floating.local(naive_instant(written.local))
+        if local.time() == time():
+            return local.date()
+    return written.local.date()
