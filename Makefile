@@ -25,7 +25,7 @@ run: $(VENV)/.ready ## Serve on this machine and print how to call it
 	@$(BIN)/python deploy/run.py
 
 test: $(VENV)/.ready ## Run every test, quick ones first
-	@$(BIN)/python -m pytest tests/unit tests/contract_store tests/contract tests/e2e
+	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check

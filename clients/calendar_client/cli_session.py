@@ -50,19 +50,23 @@ class Session:
 
     def client(self) -> CalendarClient:
         """The client. Raises ``click.UsageError`` for options that do not fit, ``Unauthorized`` without a key."""
-        address = self.address or os.environ.get("CALENDAR_ADDRESS", "").strip() or DEFAULT_ADDRESS
         try:
             tls = None
             if self.tls or self.tls_ca or self.tls_cert:
                 tls = TlsOptions.from_files(self.tls_ca or None, self.tls_cert or None, self.tls_key or None)
             return CalendarClient(
-                address, self._api_key(), tls=tls, plaintext=self.plaintext, timeout_s=self.timeout_s
+                self.address_or_default, self._api_key(), tls=tls, plaintext=self.plaintext, timeout_s=self.timeout_s
             )
         except OSError as error:
             raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             text = str(error).replace("tls=TlsOptions()", "--tls").replace("plaintext=True", "--plaintext")
             raise click.UsageError(text) from error
+
+    @property
+    def address_or_default(self) -> str:
+        """``--address``, else CALENDAR_ADDRESS, else this machine."""
+        return self.address or os.environ.get("CALENDAR_ADDRESS", "").strip() or DEFAULT_ADDRESS
 
     def _api_key(self) -> str:
         path = self.api_key_file
@@ -175,7 +179,12 @@ _REACH = (
 )
 _SHOW = (
     _shared("json", "--json", is_flag=True, help="Print JSON for scripts; errors too, on standard error."),
-    _shared("zone_name", "--zone", metavar="ZONE", help="Time zone of what is shown and typed, such as Europe/Berlin. [yours]"),
+    _shared(
+        "zone_name",
+        "--zone",
+        metavar="ZONE",
+        help="Time zone of what is shown and typed, such as Europe/Berlin. [yours]",
+    ),
 )
 
 

@@ -58,7 +58,9 @@ class Glyphs:
 UNICODE = Glyphs(
     busy="█", left="▌", right="▐", hour="·", quarter="┊", partly="╌", unknown="░", mixed="▓", skipped="×", today="▸"
 )
-ASCII = Glyphs(busy="#", left="#", right="#", hour=".", quarter=":", partly="-", unknown="?", mixed="#", skipped="x", today=">")
+ASCII = Glyphs(
+    busy="#", left="#", right="#", hour=".", quarter=":", partly="-", unknown="?", mixed="#", skipped="x", today=">"
+)
 
 
 class _Half(Enum):
@@ -113,7 +115,9 @@ def legend(doubt: Doubt, glyphs: Glyphs = UNICODE) -> Text:
 def _scale(minutes: int) -> Text:
     step = {15: 2, 30: 3, 60: 6}[minutes]
     columns = 60 // minutes * step
-    return Text(" " * _LABEL_COLUMNS + "".join(f"{hour:<{columns}}" for hour in range(0, 24, step)).rstrip(), style="dim")
+    return Text(
+        " " * _LABEL_COLUMNS + "".join(f"{hour:<{columns}}" for hour in range(0, 24, step)).rstrip(), style="dim"
+    )
 
 
 def _cell(
@@ -155,11 +159,16 @@ def _half(day: date, minute: float, length: float, zone: Zone, busy: Sequence[Sp
 
 def _total(day: date, zone: Zone, busy: Sequence[Span], doubt: Doubt) -> tuple[str, str]:
     start, end = zone.midnight(day), zone.midnight(day + timedelta(days=1))
-    taken = sum((min(end, span.end) - max(start, span.start) for span in busy if span.start < end and start < span.end), timedelta())
+    taken = sum(
+        (min(end, span.end) - max(start, span.start) for span in busy if span.start < end and start < span.end),
+        timedelta(),
+    )
     hours, minutes = divmod(round(taken.total_seconds() / 60), 60)
     if taken >= end - start:
         return "all day", "cyan"
     if not taken:
-        return {Doubt.NONE: ("free", "dim"), Doubt.PARTLY: ("free?", "yellow"), Doubt.UNKNOWN: ("unknown", "yellow")}[doubt]
+        return {Doubt.NONE: ("free", "dim"), Doubt.PARTLY: ("free?", "yellow"), Doubt.UNKNOWN: ("unknown", "yellow")}[
+            doubt
+        ]
     text = f"{hours} h {minutes:02}" if minutes and hours else f"{hours} h" if hours else f"{minutes} min"
     return (text, "") if doubt is Doubt.NONE else (f"{text} +?", "yellow")

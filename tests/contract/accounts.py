@@ -9,7 +9,6 @@ from calendar_server.core.model import CalendarId, CalendarRead, EventId, Interv
 from calendar_server.errors import CalendarError
 from calendar_server.providers.base import Account, EventRef, Link, RemoteEvent, Secret
 from calendar_server.providers.caldav import CaldavProvider
-
 from tests.contract.worlds import WINDOW, booking, link_of, soon
 from tests.fakes.strange_dav import PASSWORD, USERNAME, WORK, StrangeDav
 

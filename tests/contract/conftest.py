@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from calendar_server.providers.caldav import CaldavProvider
-from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 
+from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.egress import AllowList, Egress
 from tests.contract.accounts import StrangeAccount
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
 from tests.fakes import dav_servers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from calendar_server.core.model import Preset
 from calendar_server.errors import (
     CalendarError,
@@ -15,7 +16,6 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.caldav import CaldavProvider
-
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.conftest import PASSWORD
 from tests.contract.worlds import at, soon
@@ -376,7 +376,12 @@ class TestForeignPlaces:
         account.dav.redirects["/"] = (301, f"http://localhost:{account.dav.port}/dav/")
         account.dav.redirects["/dav/"] = (200, "")
         assert isinstance(account.refusal(), ProviderRefused)
-        assert [one.path for one in account.dav.log] == ["/"]
+        assert {one.headers["host"] for one in account.dav.log} == {f"127.0.0.1:{account.dav.port}"}
+
+    def test_a_home_page_that_leads_elsewhere_does_not_hide_the_well_known_place(self, account: StrangeAccount) -> None:
+        account.dav.redirects["/"] = (301, "https://www.example.com/")
+        account.dav.redirects["/.well-known/caldav"] = (301, "/dav/")
+        assert account.connect().calendar_id == WORK
 
     def test_the_person_is_told_to_enter_the_other_address(self, account: StrangeAccount) -> None:
         account.dav.redirects["/"] = (301, "https://dav.example.com/x")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 
 import pytest
-from calendar_server.core.model import CalendarId, CalendarRead, EventId
+from calendar_server.providers.expander import Expander
+
+from calendar_server.core.model import CalendarId, EventId
 from calendar_server.errors import (
     CalendarError,
     CalendarGone,
@@ -20,8 +23,6 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline, RemoteEvent
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
-from calendar_server.providers.expander import Expander
-
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
 from tests.contract.worlds import WINDOW, at, soon
 from tests.fakes.strange_dav import HOME, WORK, Shelf
@@ -390,7 +391,7 @@ class TestWriting:
         account.dav.quirks.add(quirk)
         assert account.put().event_id == f"{WORK}renamed-{UID}.ics"
 
-    @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_without_place"])
+    @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_without_place", "uid_conflict_is_400"])
     def test_an_event_that_was_renamed_before_is_adopted(self, account: StrangeAccount, quirk: str) -> None:
         account.connect()
         account.dav.quirks |= {"renames_silently", quirk}
@@ -520,8 +521,6 @@ class TestRefusedWrites:
         assert isinstance(error.value, ProviderThrottled) or told == "-5"
 
     def test_retry_after_as_a_date_is_obeyed(self, write: Callable[[], object], refuse: Callable[..., None]) -> None:
-        import time
-
         refuse(503, headers=(("Retry-After", formatdate(time.time() + 100, usegmt=True)),))
         with pytest.raises(ProviderThrottled) as error:
             write()
@@ -562,8 +561,12 @@ class TestRefusedWrites:
             assert "10.0" not in error.value.message
 
 
-def test_a_deadline_ends_a_read_that_the_server_drags_out(account: StrangeAccount) -> None:
-    account.connect()
-    account.dav.fail("REPORT", 207, EMPTY_LIST)
-    read: CalendarRead = account.read()
-    assert read.events == ()
+@pytest.mark.parametrize("method", ["PROPFIND", "REPORT"])
+def test_a_server_that_says_nothing_is_unavailable_when_the_time_is_over(
+    busy_account: StrangeAccount, method: str
+) -> None:
+    busy_account.dav.fail(method, 207, stall=True)
+    began = time.monotonic()
+    with pytest.raises(ProviderUnavailable):
+        busy_account.provider.read_calendar(busy_account.link, CalendarId(WORK), WINDOW, Deadline.after(0.4))
+    assert time.monotonic() - began < 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+
 from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, EventId, Interval
 from calendar_server.errors import (
     CalendarGone,
@@ -14,7 +15,6 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.base import Deadline, EventRef, RemoteEvent
-
 from tests.contract.worlds import WINDOW, Series, Switch, World, at, booking, soon
 
 UID = "a0b1c2d3e4f5g6h7i8j9k0l1m2n3o4p5q6r7s8t9u0v1a2b3c4d5"

@@ -38,7 +38,6 @@ from calendar_server.errors import NotFound
 from calendar_server.providers.base import Account, Deadline, Link, Provider, Secret
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.memory import MemoryProvider
-
 from tests.fakes.dav_servers import DavServer
 
 _names = itertools.count(1)

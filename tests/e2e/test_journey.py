@@ -194,9 +194,10 @@ def test_an_account_without_calendars_is_refused_and_says_so(stub: Stub, person:
     [
         "http://10.0.0.1/",
         "https://169.254.169.254/",
-        "http://[::1]:5232/",
-        "https://localhost./",
-        "https://2130706433/",
+        "http://[fd00::1]:5232/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://167772161/",
+        "https://0x0a000001/",
     ],
 )
 def test_a_private_address_that_is_not_allowed_is_refused_with_one_text(stub: Stub, url: str) -> None:

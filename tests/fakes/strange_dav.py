@@ -44,6 +44,7 @@ QUIRKS = {
     "html_after_put": "a PUT is answered with 200 and a page, and forgotten",
     "one_uid_per_account": "a uid that stands in any other place is refused with no-uid-conflict and its place",
     "uid_conflict_without_place": "as one_uid_per_account, without the place",
+    "uid_conflict_is_400": "as one_uid_per_account, within the calendar, with a bare 400",
     # discovery
     "no_principal": "there is no current-user-principal",
     "no_home": "the principal has no calendar-home-set",
@@ -129,6 +130,7 @@ class _Whole:
     headers: list[tuple[str, str]]
     body: bytes | None
     cut: bool = False
+    stall: bool = False
 
 
 class StrangeDav:
@@ -145,6 +147,7 @@ class StrangeDav:
         self.refused_logins = 0
         self.port = 0
         self.lock = threading.RLock()
+        self.ended = threading.Event()
         self._faults: list[tuple[Callable[[Asked], bool], _Whole, int]] = []
         self._nonces: dict[str, int] = {}
 
@@ -177,16 +180,17 @@ class StrangeDav:
         times: int = 1000,
         headers: tuple[tuple[str, str], ...] = (),
         cut: bool = False,
+        stall: bool = False,
     ) -> None:
         """Answer so, to this method on this path (any) with this in its body, the next ``times`` times.
 
-        ``body`` None: hang up. ``cut``: hang up in the middle of the body.
+        ``body`` None: hang up. ``cut``: hang up in the middle of the body. ``stall``: say nothing until the server ends.
         """
 
         def meant(asked: Asked) -> bool:
             return asked.method == method and (not path or asked.path == path) and contains in asked.body
 
-        self._faults.append((meant, _Whole(status, list(headers), body, cut), times))
+        self._faults.append((meant, _Whole(status, list(headers), body, cut, stall), times))
 
     def recover(self) -> None:
         """No more of what ``fail`` ordered."""
@@ -464,6 +468,8 @@ class StrangeDav:
                 if uid and f"UID:{uid[1].strip()}" in text and (place, resource) != (f"{folder}/", name):
                     if "one_uid_per_account" in self.quirks:
                         return _error(403, f"<C:no-uid-conflict><D:href>{place}{resource}</D:href></C:no-uid-conflict>")
+                    if "uid_conflict_is_400" in self.quirks and place == f"{folder}/":
+                        return _Whole(400, [], b"uid exists")
                     if "uid_conflict_without_place" in self.quirks:
                         return _error(409, "<C:no-uid-conflict/>")
         if "swallows_events" in self.quirks:
@@ -597,6 +603,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         headers = {name.lower(): value for name, value in self.headers.items()}
         whole = self.server.dav.answer(Asked(self.command, self.path, headers, body))
+        if whole.stall:
+            self.server.dav.ended.wait(60)
         if whole.body is None:
             self.close_connection = True
             return
@@ -623,6 +631,9 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     dav: StrangeDav
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The other side hung up, as some tests want it to."""
+
 
 @contextmanager
 def strange_dav() -> Iterator[StrangeDav]:
@@ -636,6 +647,7 @@ def strange_dav() -> Iterator[StrangeDav]:
     try:
         yield dav
     finally:
+        dav.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

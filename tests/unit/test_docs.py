@@ -16,7 +16,7 @@ def settings_table() -> str:
     """The README's table of settings as it should be."""
     lines = ["| name | default | what |", "| --- | --- | --- |"]
     for field in dataclasses.fields(Config):
-        default = {"": "", False: "off", True: "on"}.get(field.default, field.default)
+        default = ("on" if field.default else "off") if isinstance(field.default, bool) else field.default
         lines.append(
             f"| `{field.metadata['name']}` | {f'`{default}`' if default != '' else ''} | {field.metadata['help']} |"
         )

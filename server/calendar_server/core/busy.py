@@ -24,14 +24,14 @@ from calendar_server.core.series import (
     Occurrence,
     Range,
     expand,
-    instant_of,
+    original_of,
     reach,
     single,
     touches_with_travel,
 )
 from calendar_server.core.values import BadValue, Moment, moment
 from calendar_server.core.vtimezone import Zones
-from calendar_server.core.zones import UTC_ZONE, Zone, named, naive_instant
+from calendar_server.core.zones import UTC_ZONE, Zone, naive_instant, named
 
 PROBLEMS_MAX = 20
 """Problems that are named of one resource."""
@@ -249,22 +249,21 @@ def _read_group(pieces: list[_Piece], context: Context, report: _Report) -> None
     for piece in _newest([piece for piece in pieces if "RECURRENCE-ID" not in piece.component.properties]):
         try:
             masters.append((read_event(piece.component, piece.standing, context), piece.component))
-        except Unreadable as problem:
+        except Unreadable as unreadable:
             if piece.standing.blocks:
-                report.problem(problem)
+                report.problem(unreadable)
     base = masters[0][0] if masters else None
     replaced, ranges = Keys(), []
     for override in _overrides(pieces, base, context):
         event = _read_override(override, base, context, replaced, report)
         if event is not None and base is not None and override.original is not None and _is_range(override):
-            since = instant_of(override.original, base, context)
-            ranges.append(Range(since, _on_wall(override.original, since, base), event))
+            ranges.append(Range(*original_of(override.original, base, context), event))
     ranges.sort(key=lambda each: each.since)
     for event, component in masters:
         try:
             found, problems = expand(event, component, replaced, ranges, context)
-        except Unreadable as problem:
-            found, problems = [], [problem]
+        except Unreadable as unreadable:
+            found, problems = [], [unreadable]
         except OverflowError:
             found, problems = [], [Unreadable("The event reaches beyond the calendar's years.")]
         report.occurrences(found)
@@ -279,27 +278,25 @@ def _read_override(
 ) -> Event | None:
     """Report an override's own occurrence, and note which one it replaces."""
     piece = override.piece
-    problem: Unreadable | None = None
     if override.original is not None and base is not None:
-        try:
-            replaced.add(override.original, base, context)
-        except BadValue as error:
-            problem = Unreadable(f"A changed occurrence cannot be placed: {error}.")
-    elif override.original is None:
-        problem = Unreadable("A changed occurrence does not say which one it changes.")
-    if _unknown_range(override):
-        problem = Unreadable("A change of several occurrences is not understood.")
-    event = None
+        replaced.add(override.original, base, context)
     try:
         event = read_event(piece.component, piece.standing, context)
         occurrence = single(event)
         if touches_with_travel(occurrence, reach(event, context)):
             report.occurrences([occurrence])
+        if override.original is None:
+            # What it stands in for is not known and stays, so this is the only time that may be wrong.
+            raise Unreadable(
+                "A changed occurrence does not say which one it changes.", occurrence.start, occurrence.end
+            )
+        if _unknown_range(override):
+            raise Unreadable("A change of several occurrences is not understood.")
     except Unreadable as unreadable:
-        problem = unreadable
-    if problem is not None and piece.standing.blocks:
-        report.problem(problem)
-    return event if problem is None else None
+        if piece.standing.blocks:
+            report.problem(unreadable)
+        return None
+    return event
 
 
 def _overrides(pieces: list[_Piece], base: Event | None, context: Context) -> list[_Override]:
@@ -322,10 +319,8 @@ def _overrides(pieces: list[_Piece], base: Event | None, context: Context) -> li
 
 
 def _key(original: Moment, base: Event | None, context: Context) -> object:
-    if original.is_date or (base is not None and base.all_day):
-        return original.local.date()
     if base is not None:
-        return instant_of(original, base, context)
+        return original_of(original, base, context)[0]
     zone = context.zone(original)
     return zone.instant(original.local) if zone else (original.tzid, naive_instant(original.local))
 
@@ -342,7 +337,3 @@ def _is_range(override: _Override) -> bool:
 def _unknown_range(override: _Override) -> bool:
     """RFC 2445 had THISANDPRIOR; RFC 5545 section 3.2.13 took it out, and nobody shows it alike."""
     return _range_of(override) not in ("", "THISANDFUTURE")
-
-
-def _on_wall(original: Moment, since: int, base: Event) -> datetime:
-    return original.local if original.is_date or base.all_day else base.zone.local(since)

@@ -153,10 +153,8 @@ def _length(component: Component, start: Moment, zone: Zone | None, context: Con
         durations = {length(line.value) for line in component.all("DURATION")}
         if len(durations) > 1:
             raise BadValue("there are several durations")
-        if durations:
-            span = durations.pop()
-        else:
-            span = Length(days=1) if start.is_date else Length()
+        shortest = Length(days=1) if start.is_date else Length()
+        span = durations.pop() if durations else shortest
         return _whole_day(span) if start.is_date else span, zone is not None
     end = ends.pop()
     if start.is_date and end.is_date:

@@ -27,12 +27,13 @@ from calendar_server.core.recurrence import (
     Rule,
     RuleError,
     TooMuchWork,
+    Until,
     occurrences,
     parse_rule,
     with_until,
 )
 from calendar_server.core.values import BadValue, Length, Moment, additions, moments
-from calendar_server.core.zones import UTC_ZONE, Zone, naive_instant, naive_local
+from calendar_server.core.zones import Zone, naive_instant, naive_local
 
 DATES_MAX = 10_000
 """Values of RDATE, and of EXDATE, in one event. A daily event for 27 years has as many occurrences."""
@@ -88,6 +89,21 @@ class _Original:
     """The end of a period given by RDATE."""
 
 
+def original_of(written: Moment, event: Event, context: Context) -> tuple[Instant, datetime]:
+    """The original that a date or time names, also in local time. Raises ``BadValue`` like ``instant_of``.
+
+    A date beside an event with a time means the event's time on that day.
+    """
+    if event.all_day:
+        local = datetime.combine(_day_of(written, context), time())
+        return event.zone.instant(local), local
+    if written.is_date:
+        local = datetime.combine(written.local.date(), event.start.local.time())
+        return event.zone.instant(local), local
+    instant = instant_of(written, event, context)
+    return instant, event.zone.local(instant)
+
+
 def instant_of(written: Moment, event: Event, context: Context) -> Instant:
     """The instant of an original. Raises ``BadValue`` where its zone is not understood."""
     if written.is_utc:
@@ -115,7 +131,6 @@ def expand(
         keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
     else:
         keep = originals
-    window = reach(event, context)
     starts = [each.since for each in ranges]
     found: list[Occurrence] = []
     for at in sorted(keep):
@@ -124,7 +139,7 @@ def expand(
             continue
         governing = bisect_right(starts, at)
         occurrence = _moved(at, original, event, ranges[governing - 1]) if governing else _plain(at, original, event)
-        if touches_with_travel(occurrence, window):
+        if touches_with_travel(occurrence, reach(occurrence.event, context)):
             found.append(occurrence)
             if len(found) > context.limit:
                 raise _too_much(event, component, f"it happens more than {context.limit} times")
@@ -173,6 +188,7 @@ def _search(event: Event, ranges: Sequence[Range], context: Context) -> Interval
     window = reach(event, context)
     since, until = window.start - _longest(event.length), window.end + event.travel
     for each in ranges:
+        window = reach(each.event, context)
         shift = each.event.first.start - each.since
         slack = 2 * DAY
         since = min(since, window.start - _longest(each.event.length) - shift - slack)
@@ -219,26 +235,16 @@ def _added(
     line: Property, event: Event, context: Context, problems: list[Unreadable]
 ) -> Iterator[tuple[Instant, _Original]]:
     for addition in additions(line):
-        start = addition.start
-        if event.all_day:
-            local = datetime.combine(_day_of(start, context), time())
-            at = event.zone.instant(local)
-        elif start.is_date:
-            # Its time of the day is the event's.
-            local = datetime.combine(start.local.date(), event.start.local.time())
-            at = event.zone.instant(local)
-        else:
-            try:
-                at = instant_of(start, event, context)
-            except BadValue as error:
-                about = naive_instant(start.local)
-                length = _longest(addition.end if isinstance(addition.end, Length) else event.length)
-                latest = None if isinstance(addition.end, Moment) else about + length + WEST
-                problems.append(
-                    Unreadable(f"An additional date cannot be read: {error}.", about - event.travel - EAST, latest)
-                )
-                continue
-            local = event.zone.local(at)
+        try:
+            at, local = original_of(addition.start, event, context)
+        except BadValue as error:
+            about = naive_instant(addition.start.local)
+            length = _longest(addition.end if isinstance(addition.end, Length) else event.length)
+            latest = None if isinstance(addition.end, Moment) else about + length + WEST
+            problems.append(
+                Unreadable(f"An additional date cannot be read: {error}.", about - event.travel - EAST, latest)
+            )
+            continue
         yield at, _Original(local, _period_end(at, local, addition.end, event, context))
 
 
@@ -302,7 +308,7 @@ def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Ite
     """The rule in absolute time."""
     start = naive_local(event.zone.instant(event.start.local))
     if rule.until is not None:
-        last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule)))
+        last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
         rule = with_until(rule, last)
     found = occurrences(rule, start, naive_local(search.start), naive_local(search.end), limit=context.limit + 1)
     for at in map(naive_instant, found):
@@ -311,15 +317,15 @@ def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Ite
 
 def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
     """The rule in local time. A day too much on both sides: near changes of clocks local times are not in order."""
-    zone, last = event.zone, None
-    if rule.until is not None:
+    zone, until, last = event.zone, rule.until, None
+    if until is not None:
         if event.all_day:
-            rule = with_until(rule, datetime.combine(_last_day(rule, context), time()))
-        elif rule.until.utc:
-            last = naive_instant(rule.until.value)
+            rule = with_until(rule, datetime.combine(_last_day(until, context), time()))
+        elif until.utc:
+            last = naive_instant(until.value)
             rule = with_until(rule, zone.local(last) + timedelta(days=1))
         else:
-            rule = with_until(rule, _last_of(rule))
+            rule = with_until(rule, _last_of(until))
     first, stop = zone.local(search.start) - timedelta(days=1), zone.local(search.end) + timedelta(days=1)
     # The additional days hold occurrences too, so the limit is looser here; it is counted exactly in `expand`.
     limit = 2 * context.limit + 10_000
@@ -342,19 +348,16 @@ def _repeated(at: Instant, local: datetime, zone: Zone) -> Instant | None:
     return None
 
 
-def _last_of(rule: Rule) -> datetime:
+def _last_of(until: Until) -> datetime:
     """UNTIL on the wall clock: a date counts to its end."""
-    assert rule.until is not None
-    return datetime.combine(rule.until.value.date(), _LAST_SECOND) if rule.until.date_only else rule.until.value
+    return datetime.combine(until.value.date(), _LAST_SECOND) if until.date_only else until.value
 
 
-def _last_day(rule: Rule, context: Context) -> date:
+def _last_day(until: Until, context: Context) -> date:
     """UNTIL of an all-day event."""
-    assert rule.until is not None
-    written = rule.until.value
-    if not rule.until.utc:
-        return written.date()
-    return max(written, context.floating.local(naive_instant(written))).date()
+    if not until.utc:
+        return until.value.date()
+    return max(until.value, context.floating.local(naive_instant(until.value))).date()
 
 
 def _day_of(written: Moment, context: Context) -> date:

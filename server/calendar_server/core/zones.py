@@ -10,14 +10,12 @@ two, a skipped one is read with the offset before the gap.
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
-
-import tzdata
 
 from calendar_server.core.model import Instant
 from calendar_server.core.windows_zones import WINDOWS_DESCRIPTIONS, WINDOWS_ZONES
@@ -113,9 +111,11 @@ def named(tzid: str) -> Zone | None:
     windows = _windows(name)
     if windows is not None:
         return IanaZone(windows)
-    # "/mozilla.org/20070129_1/Europe/Berlin": the longest end that is a name.
+    # "/mozilla.org/20070129_1/Europe/Berlin": the longest end that is a name. One word alone is taken for a name behind
+    # what looks like a vendor only: "Company/EST" may well be a zone of the text's own.
     segments = name.strip("/").split("/")
-    for first in range(1, len(segments)):
+    vendor = name.startswith("/") or "." in segments[0] or ":" in segments[0]
+    for first in range(len(segments) if vendor else len(segments) - 1):
         ending = "/".join(segments[first:])
         found = _iana().get(ending.casefold().replace(" ", "_")) or _windows(ending)
         if found is not None:
@@ -155,7 +155,6 @@ def described(tzid: str) -> Zone | None:
 
 
 def _fixed(name: str, sign: str, hours: str, minutes: str | None) -> FixedZone | None:
-    # "+100" is an hour, not ten: two digits are hours, three or four have minutes at their end (the pattern is greedy).
     seconds = int(hours) * 3600 + int(minutes or 0) * 60
     if int(minutes or 0) > 59 or seconds > 14 * 3600 or (sign == "-" and seconds > 12 * 3600):
         return None
@@ -170,7 +169,7 @@ def _windows(name: str) -> str | None:
 @cache
 def _iana() -> dict[str, str]:
     """Every name of the database, by its case folded form."""
-    names = Path(tzdata.__file__).with_name("zones").read_text(encoding="ascii").split()
+    names = importlib.resources.files("tzdata").joinpath("zones").read_text(encoding="ascii").split()
     return {name.casefold(): name for name in names if name not in _NOT_PLACES}
 
 

@@ -75,6 +75,7 @@ class CaldavProvider:
         url = base_url(preset, server_url)
         try:
             origin = Origin.of(url)
+            url = Reach(origin, preset).locate_strictly(url, url)
         except BadHref as error:
             raise ProviderRefused(
                 "This is not the address of a server. Check server_url.", cause="not_caldav"

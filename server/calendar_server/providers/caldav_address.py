@@ -16,6 +16,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from calendar_server.core.model import Preset
+from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.addresses import parse_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -28,8 +29,11 @@ URL_BYTES_MOST = 8000
 APPLE_SUFFIX = ".icloud.com"
 
 
-class BadHref(ValueError):
-    """Something that is not an http(s) address, or carries a user name."""
+class BadHref(ProviderUnavailable):
+    """Something that is not an http(s) address, or carries a user name. Nothing that a server names so is visited."""
+
+    def __init__(self) -> None:
+        super().__init__("The server names an address that cannot be visited.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def _origin(url: str) -> Origin:
     try:
         parts = parse_url(url.partition("#")[0], bytes_max=URL_BYTES_MOST)
     except ValueError as error:
-        raise BadHref("not an address that can be visited") from error
+        raise BadHref from error
     return Origin(parts.scheme, parts.host, parts.port)
 
 
@@ -114,7 +118,7 @@ class Reach:
         try:
             url = urljoin(at, location)
         except ValueError as error:
-            raise BadHref("not an address") from error
+            raise BadHref from error
         parts = urlsplit(url)
         return f"{Origin.of(url)}{parts.path or '/'}" + (f"?{parts.query}" if parts.query else "")
 

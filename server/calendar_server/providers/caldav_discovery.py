@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 from calendar_server.core.model import Calendar, CalendarId, Preset
 from calendar_server.errors import (
     CalendarGone,
-    ProviderError,
     ProviderRefused,
     ProviderUnavailable,
 )
@@ -100,10 +99,17 @@ def discover(session: Session, url: str) -> Discovered:
     origin = Origin.of(url)
     candidates = dict.fromkeys((url, f"{origin}{WELL_KNOWN}", f"{origin}/"))
     fallback: Discovered | None = None
+    obstacle: ProviderRefused | None = None
     for candidate in candidates:
         try:
             found = _look(session, candidate, entered=candidate == url)
-        except ProviderError:
+        except ProviderRefused as error:
+            if error.cause == "credentials":
+                raise
+            # A home page may lead elsewhere while the well-known place of the same server is in order.
+            obstacle = obstacle or error
+            continue
+        except ProviderUnavailable:
             if fallback is None:
                 raise
             continue
@@ -112,7 +118,9 @@ def discover(session: Session, url: str) -> Discovered:
             return replace(found, place=replace(found.place, selected=selected))
         fallback = fallback or found
     if fallback is None:
-        raise ProviderRefused("There is no CalDAV server at this address. Check server_url.", cause="not_caldav")
+        raise obstacle or ProviderRefused(
+            "There is no CalDAV server at this address. Check server_url.", cause="not_caldav"
+        )
     return fallback
 
 

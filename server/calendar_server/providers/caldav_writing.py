@@ -25,7 +25,7 @@ from calendar_server.errors import (
 )
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.base import EventRef, RemoteEvent
-from calendar_server.providers.caldav_address import BadHref, canonical, member_id
+from calendar_server.providers.caldav_address import canonical, member_id
 from calendar_server.providers.caldav_discovery import own
 from calendar_server.providers.caldav_events import ICS_TYPE, Standing, standing, written
 from calendar_server.providers.caldav_protocol import error_names, multistatus
@@ -112,6 +112,9 @@ def _create(session: Session, ref: EventRef, booking: Booking) -> RemoteEvent:
     if _UID_TAKEN in names or answer.status == 409:
         _there(session, ref.calendar_id)
         return _adopt(session, ref, booking, hrefs, answer)
+    if answer.status == 400 and _find_uid(session, ref):
+        # One server says a taken uid in its own words.
+        return _adopt(session, ref, booking, (), answer)
     raise _refusal(session, ref.calendar_id, answer, None)
 
 
@@ -273,8 +276,5 @@ def _etag(session: Session, event_id: EventId) -> str:
     answer = session.propfind(session.reach.url_of(event_id), (protocol.ETAG,), 0)
     if answer.status != 207:
         return ""
-    try:
-        itself = own(multistatus(answer.body, answer.status), answer, session.reach)
-    except BadHref:
-        return ""
+    itself = own(multistatus(answer.body, answer.status), answer, session.reach)
     return itself.text(protocol.ETAG) if itself else ""

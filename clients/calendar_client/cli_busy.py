@@ -1,0 +1,317 @@
+"""``calendarctl busy``: when people are busy, drawn as days of hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import click
+from calendars.v1 import availability_pb2
+from calendars.v1.calendar_service_pb2 import GetBusyResponse
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from calendar_client.cli_errors import INCOMPLETE
+from calendar_client.cli_session import Session, clean, shared_options
+from calendar_client.cli_state import calendar_text
+from calendar_client.cli_time import (
+    Zone,
+    day_text,
+    instant,
+    length_text,
+    moment_text,
+    parse_day,
+    span_text,
+)
+from calendar_client.cli_week import ASCII, UNICODE, Doubt, Glyphs, Span, draw, legend
+from calendar_client.words import word
+
+DAYS_MOST = 366
+
+_STATES = availability_pb2.BusyState.DESCRIPTOR
+_REASONS = availability_pb2.BlockReason.DESCRIPTOR
+
+REASON_TEXTS = {
+    "busy": "busy",
+    "tentative": "tentative",
+    "out_of_office": "out of office",
+    "focus_time": "focus time",
+    "travel": "travel before an event",
+    "booking": "booking",
+    "unreadable": "could not be read, so it may block",
+    "free": "marked free",
+    "cancelled": "cancelled",
+    "declined": "declined by its owner",
+    "working_elsewhere": "where they work, not when",
+    "birthday": "birthday",
+    "zero_length": "has no length",
+    "tentative_ignored": "tentative, ignored as asked",
+    "booking_excluded": "excluded as asked: booking",
+}
+
+
+@click.command()
+@click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]")
+@click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, help="How many days. [7]")
+@click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable.")
+@click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]")
+@click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable.")
+@click.option("--ignore-tentative", is_flag=True, help="Tentative events do not count.")
+@click.option("--partial", is_flag=True, help="Show what is known when a calendar cannot be read. Exit code 9 then.")
+@click.option("--explain", is_flag=True, help="List every event and why it blocks or not.")
+@click.option("--fresh", is_flag=True, help="Read the calendars now, whatever was read before.")
+@shared_options
+@click.pass_obj
+def busy(
+    session: Session,
+    start: str,
+    days: int,
+    connections: Sequence[str],
+    owner: str | None,
+    exclude: Sequence[str],
+    ignore_tentative: bool,
+    partial: bool,
+    explain: bool,
+    fresh: bool,
+) -> None:
+    """Show when people are busy: a row for each day, a list of the times below.
+
+    A calendar that cannot be read fails the command, for unknown is not free. With --partial the rest is shown, and time
+    that nobody knows is hatched.
+    """
+    if connections and owner is not None:
+        raise click.UsageError("Use --connection or --owner, not both.")
+    zone = session.zone
+    try:
+        first = parse_day(start, zone)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--start") from error
+    window = Span(zone.midnight(first), zone.midnight(first + timedelta(days=days)))
+    with session.client() as client:
+        with session.waiting("Reading the calendars …"):
+            answer = client.get_busy(
+                connection_ids=connections,
+                owner=owner,
+                start=window.start,
+                end=window.end,
+                max_staleness=timedelta() if fresh else None,
+                exclude_booking_ids=exclude,
+                ignore_tentative=ignore_tentative,
+                allow_partial=partial,
+                view="explained" if explain else "per_calendar",
+            )
+        if not session.json:
+            session.learn_labels(client, [each.connection_id for each in answer.calendars])
+    if session.json:
+        session.print_json(answer)
+    else:
+        _print(session.out, answer, window, [first + timedelta(days=each) for each in range(days)], session, explain)
+    if not answer.complete:
+        click.get_current_context().exit(INCOMPLETE)
+
+
+def doubt_of(answer: GetBusyResponse) -> Doubt:
+    """How far the time between busy intervals may be taken for free."""
+    if answer.complete:
+        return Doubt.NONE
+    if any(
+        each.state not in (availability_pb2.BUSY_STATE_FRESH, availability_pb2.BUSY_STATE_STALE)
+        for each in answer.calendars
+    ):
+        return Doubt.UNKNOWN
+    return Doubt.PARTLY
+
+
+def _print(
+    console: Console, answer: GetBusyResponse, window: Span, days: Sequence[date], session: Session, explain: bool
+) -> None:
+    zone, doubt = session.zone, doubt_of(answer)
+    glyphs = glyphs_for(console)
+    spans = [Span(instant(each.start_time), instant(each.end_time)) for each in answer.busy]
+    console.print()
+    console.print(_title(days, zone, window))
+    console.print()
+    if doubt is not Doubt.NONE:
+        _print_doubt(console, answer, doubt, session)
+    for line in draw(days, zone, spans, doubt, width=console.width, glyphs=glyphs):
+        console.print(line)
+    console.print(legend(doubt, glyphs))
+    console.print()
+    if explain:
+        _print_events(console, answer, session)
+    else:
+        _print_spans(console, answer, spans, doubt, session)
+    _print_calendars(console, answer, session)
+
+
+def glyphs_for(console: Console) -> Glyphs:
+    """Blocks where the terminal can show them."""
+    return UNICODE if (console.encoding or "").lower().startswith("utf") else ASCII
+
+
+def _title(days: Sequence[date], zone: Zone, window: Span) -> Text:
+    first, last = days[0], days[-1]
+    if first == last:
+        when = f"{first:%A}, {first.day} {first:%B %Y}"
+    elif first.year != last.year:
+        when = f"{first.day} {first:%B %Y} – {last.day} {last:%B %Y}"
+    elif first.month != last.month:
+        when = f"{first.day} {first:%B} – {last.day} {last:%B %Y}"
+    else:
+        when = f"{first.day} – {last.day} {last:%B %Y}"
+    return Text.assemble("   ", (when, "bold"), (f"   {zone.label(window.start, window.end)}", "dim"))
+
+
+def _print_doubt(console: Console, answer: GetBusyResponse, doubt: Doubt, session: Session) -> None:
+    """Say loudly, in words, that the picture is not whole, and why."""
+    bad = [
+        each for each in answer.calendars if each.state != availability_pb2.BUSY_STATE_FRESH or each.HasField("problem")
+    ]
+    one = len(bad) == 1
+    how_many = f"{len(bad)} of {len(answer.calendars)} calendars" if len(answer.calendars) > 1 else "The calendar"
+    if doubt is Doubt.UNKNOWN:
+        consequence = "Hatched time is not known. Do not take it for free."
+    else:
+        consequence = "Time that looks free may not be."
+    verb = "is" if one else "are"
+    console.print(
+        Padding(
+            Text.assemble(
+                ("INCOMPLETE", "bold reverse red"), (f" {how_many} {verb} not fully known. {consequence}", "bold red")
+            ),
+            (0, 0, 0, 3),
+        )
+    )
+    for calendar in bad:
+        state = word(_STATES, calendar.state)
+        line = Text.assemble(
+            (f"{_where(calendar, session)}: ", "bold"), (f"{_state_text(calendar, state, session.zone)}", "yellow")
+        )
+        console.print(Padding(line, (0, 0, 0, 3)))
+    console.print()
+
+
+def _state_text(calendar: availability_pb2.CalendarBusy, state: str, zone: Zone) -> str:
+    problem = clean(calendar.problem.message) if calendar.HasField("problem") else ""
+    if state == "fresh":
+        return problem or "read"
+    if state == "stale":
+        as_of = (
+            f"as it was at {moment_text(instant(calendar.as_of), zone)}"
+            if calendar.HasField("as_of")
+            else "an earlier read"
+        )
+        return f"{as_of}. {problem}".strip()
+    return f"unknown. {problem}".strip()
+
+
+def _print_spans(
+    console: Console, answer: GetBusyResponse, spans: Sequence[Span], doubt: Doubt, session: Session
+) -> None:
+    if not spans:
+        texts = {
+            Doubt.NONE: "Nothing blocks: all of it is free.",
+            Doubt.PARTLY: "Nothing is known to block.",
+            Doubt.UNKNOWN: "Nothing is known to block, and not all is known.",
+        }
+        console.print(Text(f"   {texts[doubt]}", style="" if doubt is Doubt.NONE else "yellow"))
+        console.print()
+        return
+    zone = session.zone
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(overflow="fold")
+    several = len(answer.calendars) > 1
+    previous = None
+    for span in spans:
+        day = span.start.astimezone(zone.tz).date()
+        table.add_row(
+            "" if day == previous else f"   {day_text(day)}",
+            span_text(span.start, span.end, zone, with_day=False),
+            Text(length_text(span.end - span.start), style="dim"),
+            Text(", ".join(_sources(answer, span, session)) if several else "", style="dim"),
+        )
+        previous = day
+    console.print(table)
+    console.print()
+
+
+def _sources(answer: GetBusyResponse, span: Span, session: Session) -> list[str]:
+    """The calendars that make a span busy, each once."""
+    found = []
+    for calendar in answer.calendars:
+        if any(instant(each.start_time) < span.end and span.start < instant(each.end_time) for each in calendar.busy):
+            where = _where(calendar, session, short=len({each.connection_id for each in answer.calendars}) == 1)
+            if where not in found:
+                found.append(where)
+    return found
+
+
+def _where(calendar: availability_pb2.CalendarBusy, session: Session, *, short: bool = False) -> str:
+    account, name = session.label(calendar.connection_id), calendar_text(calendar.calendar_id)
+    if not name:
+        return account
+    return name if short else f"{account} · {name}"
+
+
+def _print_events(console: Console, answer: GetBusyResponse, session: Session) -> None:
+    """Every event of every calendar, and why it blocks or not."""
+    for calendar in answer.calendars:
+        console.print(Text(f"   {_where(calendar, session)}", style="bold"))
+        if not calendar.events:
+            known = calendar.state == availability_pb2.BUSY_STATE_FRESH
+            console.print(Text("     no events" if known else "     not known", style="dim" if known else "yellow"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for event in calendar.events:
+            timed = event.HasField("start_time") and event.HasField("end_time")
+            when = "time not known" if not timed else _event_span(event, session.zone)
+            style = "cyan" if event.blocks else "dim"
+            table.add_row(
+                f"     {when}",
+                Text("■ blocks" if event.blocks else "□ free", style=style),
+                _reason_text(event),
+            )
+        console.print(table)
+        console.print()
+
+
+def _event_span(event: availability_pb2.ExplainedEvent, zone: Zone) -> str:
+    start, end = instant(event.start_time), instant(event.end_time)
+    if start == end:
+        return f"{day_text(start.astimezone(zone.tz).date())}  {start.astimezone(zone.tz):%H:%M}"
+    return span_text(start, end, zone)
+
+
+def _reason_text(event: availability_pb2.ExplainedEvent) -> Text:
+    reason = word(_REASONS, event.reason)
+    text = Text(REASON_TEXTS.get(reason, reason))
+    if event.booking_id:
+        text.append(f" {clean(event.booking_id)}", style="bold")
+    # Only an event that its owner has to mend is named: ids are long, and --json has them all.
+    if event.reason == availability_pb2.BLOCK_REASON_UNREADABLE and event.event_id:
+        text.append(f"\n{clean(event.event_id)}", style="dim")
+    return text
+
+
+def _print_calendars(console: Console, answer: GetBusyResponse, session: Session) -> None:
+    """One calm line about what the picture rests on."""
+    reads = [instant(each.as_of) for each in answer.calendars if each.HasField("as_of")]
+    count = len(answer.calendars)
+    if not answer.complete or not count:
+        return
+    oldest: datetime | None = min(reads, default=None)
+    when = (
+        ""
+        if oldest is None
+        else f", read at {oldest.astimezone(session.zone.tz):%H:%M:%S}" + (" or later" if count > 1 else "")
+    )
+    noun = "1 calendar" if count == 1 else f"{count} calendars"
+    console.print(Text(f"   {noun}{when}. Nothing is missing.", style="dim"))
+    console.print()

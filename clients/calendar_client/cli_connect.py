@@ -1,0 +1,151 @@
+"""``calendarctl connect``: caldav, google, microsoft."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+from calendars.v1 import connection_pb2
+from rich.text import Text
+
+from calendar_client.cli_errors import PASSWORD_PAGES
+from calendar_client.cli_json import as_json
+from calendar_client.cli_session import Session, shared_options
+from calendar_client.cli_state import print_connection
+from calendar_client.words import words
+
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+
+PRESETS = words(connection_pb2.CaldavPreset.DESCRIPTOR)
+WITH_URL = ("nextcloud", "custom")
+
+_owner = click.option("--owner", default="", metavar="ID", help="Your own id of the person whose account it is.")
+_renew = click.option(
+    "--connection", "connection_id", default="", metavar="ID", help="Renew this connection instead of making a new one."
+)
+_redirect = click.option(
+    "--redirect-uri",
+    required=True,
+    metavar="URI",
+    help="Where the browser ends. The service's CALENDAR_REDIRECT_URIS must name it.",
+)
+_state = click.option("--client-state", default="", metavar="TEXT", help="Comes back to the redirect URI as it is.")
+
+
+@click.group()
+def connect() -> None:
+    """Connect an account: CalDAV at once, Google and Microsoft through the browser."""
+
+
+@connect.command()
+@click.option("--preset", type=click.Choice(PRESETS, case_sensitive=False), help="Which kind of server. [asked]")
+@click.option("--username", metavar="NAME", help="User name, for most an e-mail address. [asked]")
+@click.option("--server-url", metavar="URL", default="", help="The server's address: for nextcloud and custom.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@_owner
+@_renew
+@shared_options
+@click.pass_obj
+def caldav(
+    session: Session,
+    preset: str | None,
+    username: str | None,
+    server_url: str,
+    password_stdin: bool,
+    owner: str,
+    connection_id: str,
+) -> None:
+    """Connect an account on a CalDAV server: Apple, Fastmail, Nextcloud or any other.
+
+    The password is asked for, or read with --password-stdin; it never stands on the command line, where others could see
+    it. Most providers want one made for this purpose (an app password), and this command says where.
+    """
+    preset = preset or _asked("--preset", password_stdin, "Server", type=click.Choice(PRESETS, case_sensitive=False))
+    session.preset = preset
+    if preset in WITH_URL and not server_url:
+        server_url = _asked("--server-url", password_stdin, "Address of the server (https://…)")
+    username = username or _asked("--username", password_stdin, "User name")
+    password = _password(session, preset, password_stdin)
+    with session.client() as client, session.waiting("Trying the password and looking for calendars …"):
+        connection = client.connect_caldav(
+            preset=preset,
+            username=username,
+            password=password,
+            server_url=server_url,
+            owner=owner,
+            connection_id=connection_id,
+        )
+    if session.json:
+        session.print_json({"connection": as_json(connection)})
+        return
+    session.out.print(Text("Renewed." if connection_id else "Connected.", style="bold green"))
+    print_connection(session.out, connection, session)
+
+
+@connect.command()
+@_redirect
+@_owner
+@_renew
+@_state
+@shared_options
+@click.pass_obj
+def google(session: Session, redirect_uri: str, owner: str, connection_id: str, client_state: str) -> None:
+    """Begin to connect a Google account: prints the page to open in the person's browser."""
+    with session.client() as client:
+        url = client.connect_google(
+            redirect_uri=redirect_uri, owner=owner, connection_id=connection_id, client_state=client_state
+        )
+    _print_url(session, url)
+
+
+@connect.command()
+@_redirect
+@click.option("--tenant", default="", metavar="TENANT", help="The Entra tenant to sign in at. [common]")
+@_owner
+@_renew
+@_state
+@shared_options
+@click.pass_obj
+def microsoft(
+    session: Session, redirect_uri: str, tenant: str, owner: str, connection_id: str, client_state: str
+) -> None:
+    """Begin to connect a Microsoft account: prints the page to open in the person's browser."""
+    with session.client() as client:
+        url = client.connect_microsoft(
+            redirect_uri=redirect_uri,
+            tenant=tenant,
+            owner=owner,
+            connection_id=connection_id,
+            client_state=client_state,
+        )
+    _print_url(session, url)
+
+
+def _print_url(session: Session, url: str) -> None:
+    if session.json:
+        session.print_json({"authorization_url": url})
+        return
+    session.err.print(Text("Open this page within ten minutes and sign in; then `calendarctl list` shows the account:"))
+    click.echo(url)
+
+
+def _asked(option: str, password_stdin: bool, text: str, type: click.ParamType | None = None) -> str:
+    """Ask the person, if there is one. Raises ``click.UsageError`` in a script."""
+    if password_stdin or not sys.stdin.isatty():
+        raise click.UsageError(f"Missing option {option}.")
+    return str(click.prompt(text, type=type, err=True))
+
+
+def _password(session: Session, preset: str, password_stdin: bool) -> str:
+    if password_stdin:
+        password = click.get_text_stream("stdin").readline().rstrip("\r\n")
+        if not password:
+            raise click.UsageError("--password-stdin: the first line of standard input is empty.")
+        return password
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
+    if preset in PASSWORD_PAGES:
+        session.err.print(Text(PASSWORD_PAGES[preset], style="dim"))
+    return str(click.prompt("Password (not shown)", hide_input=True, err=True))

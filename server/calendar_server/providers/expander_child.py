@@ -1,0 +1,145 @@
+"""What runs inside the children that read calendar text: `expander` is the parent's side.
+
+The child guards itself against each event: after ``event_s`` of CPU time the reading is broken off by an exception; if
+that does not get through (code in C does not look at signals), the kernel ends the process soon after. ``progress`` is
+shared with the parent, so that it knows which event the child was at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NamedTuple, TypeVar
+
+from calendar_server.core.busy import Reading, Resource, ResourceBusy, floating_zone, read_resource, zone_of
+from calendar_server.core.model import Interval
+
+T = TypeVar("T")
+
+OCCURRENCES_MAX = 20_000
+"""Of one resource in a window."""
+
+_KILL_FACTOR = 1.5
+"""The kernel ends the child after this many times ``event_s``."""
+
+TOO_LONG = "The event takes too long to read."
+
+PackedEvent = tuple[int, int, str, bool]
+PackedProblem = tuple[str, Interval | None]
+Packed = tuple[tuple[PackedEvent, ...], tuple[PackedProblem, ...]]
+"""A ``ResourceBusy`` without its event id. Plain tuples: they cost the parent a fraction of what objects do."""
+
+
+class Slice(NamedTuple):
+    """What a child got done: the first resources' results, in order. ``floating`` is the zone that was used."""
+
+    results: list[Packed]
+    floating: str
+    cpu_s: float
+
+
+class _Overrun(BaseException):
+    """The CPU time of one event is over. No `Exception`: nothing on the way may swallow it."""
+
+
+class _Guard:
+    """This process's limits; there is one, made by ``start``."""
+
+    def __init__(self, event_s: float, progress: ctypes.c_long):
+        self.event_s = event_s
+        self.progress = progress
+        self.armed = False
+
+    def run(self, work: Callable[[], T]) -> T | None:
+        """The result of ``work``; None when its CPU time was over."""
+        try:
+            self.armed = True
+            # It rings again: a first exception can get lost where Python ignores exceptions (a finalizer).
+            signal.setitimer(signal.ITIMER_PROF, self.event_s, max(self.event_s / 20, 0.01))
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.event_s * _KILL_FACTOR)
+            result = work()
+            self.armed = False
+        except _Overrun:
+            return None
+        finally:
+            self.armed = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        return result
+
+    def ring(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.armed:
+            self.armed = False
+            raise _Overrun
+
+
+_guard: _Guard | None = None
+
+
+def start(event_s: float, address_space_bytes: int, progress: ctypes.c_long) -> None:
+    """Set up this process before its first task: limits, signals, and its end when the parent ends."""
+    global _guard
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    _guard = _Guard(event_s, progress)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ended at once, also inside code in C: there is nothing to clean up here.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, _guard.ring)
+    threading.stack_size(256 * 1024)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
+
+
+def ready() -> int:
+    """Answer that the child is there: its process id."""
+    return os.getpid()
+
+
+def choose_floating(resources: Sequence[Resource], calendar_timezone: str) -> str:
+    """``floating_zone`` under guard: a zone that takes too long to understand is not understood."""
+    assert _guard is not None
+    _guard.progress.value = -1
+    found = _guard.run(lambda: floating_zone(resources, calendar_timezone))
+    return found if found is not None else floating_zone(resources, "")
+
+
+def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | None, slice_s: float) -> Slice:
+    """Read resources one after another until ``slice_s`` of CPU time are used; at least one.
+
+    ``floating``: the zone for dates and floating times, None to choose it from these resources.
+    """
+    assert _guard is not None
+    began = time.process_time()
+    name = floating if floating is not None else choose_floating(resources, reading.calendar_timezone)
+    zone = zone_of(name)
+    results: list[Packed] = []
+    for index, each in enumerate(resources):
+        _guard.progress.value = index
+        read = _guard.run(lambda each=each: read_resource(each, reading, zone, limit=OCCURRENCES_MAX))  # type: ignore[misc]
+        results.append(((), ((TOO_LONG, None),)) if read is None else _packed(read))
+        if time.process_time() - began > slice_s:
+            break
+    _guard.progress.value = -1
+    return Slice(results, name, time.process_time() - began)
+
+
+def _packed(read: ResourceBusy) -> Packed:
+    return (
+        tuple((event.start, event.end, event.reason.value, event.tentative) for event in read.events),
+        tuple((problem.message, problem.interval) for problem in read.unreadable),
+    )

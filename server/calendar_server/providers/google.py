@@ -1,0 +1,4 @@
+"""Placeholder until the provider lands."""
+from __future__ import annotations
+class GoogleProvider:
+    def __init__(self, *a: object, **k: object) -> None: ...
