@@ -1,7 +1,8 @@
 """``calendarctl``: the service at the command line, for people and scripts.
 
 ``cli_connect.py``, ``cli_busy.py`` and ``cli_booking.py`` have the larger commands, ``cli_session.py`` what all share,
-``cli_errors.py`` what a failure says, ``cli_week.py`` and ``cli_state.py`` how things look, ``cli_json.py`` what scripts get.
+``cli_errors.py`` what a failure says, ``cli_week.py`` and ``cli_state.py`` how things look, ``cli_json.py`` what
+scripts get.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-from calendars.v1 import connection_pb2
 from rich.text import Text
 
 from calendar_client.cli_booking import book, booking, cancel, reschedule
@@ -23,6 +23,7 @@ from calendar_client.cli_session import Session, account_text, clean, group_opti
 from calendar_client.cli_state import print_calendars, print_connection
 from calendar_client.errors import CalendarServiceError, NotFound
 from calendar_client.words import words
+from calendars.v1 import connection_pb2
 
 INTERRUPTED = 130
 

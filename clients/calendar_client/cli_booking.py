@@ -8,8 +8,6 @@ from email.utils import parseaddr
 from typing import TypeVar
 
 import click
-from calendars.v1 import booking_pb2
-from calendars.v1.calendar_service_pb2 import GetBookingResponse, SyncBookingResponse
 from rich.text import Text
 
 from calendar_client.cli_errors import CONFLICT, INCOMPLETE, OK, PERSON
@@ -18,6 +16,8 @@ from calendar_client.cli_state import print_booking
 from calendar_client.cli_time import Zone, instant, parse_moment
 from calendar_client.client import CalendarClient
 from calendar_client.requests import WAIT_MOST_S
+from calendars.v1 import booking_pb2
+from calendars.v1.calendar_service_pb2 import GetBookingResponse, SyncBookingResponse
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 

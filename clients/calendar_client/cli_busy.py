@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import click
-from calendars.v1 import availability_pb2
-from calendars.v1.calendar_service_pb2 import GetBusyResponse
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -27,6 +25,8 @@ from calendar_client.cli_time import (
 )
 from calendar_client.cli_week import ASCII, UNICODE, Doubt, Glyphs, Span, draw, legend
 from calendar_client.words import word
+from calendars.v1 import availability_pb2
+from calendars.v1.calendar_service_pb2 import GetBusyResponse
 
 DAYS_MOST = 366
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import click
-from calendars.v1 import connection_pb2
 from rich.text import Text
 
 from calendar_client.cli_errors import PASSWORD_PAGES
@@ -15,6 +14,7 @@ from calendar_client.cli_json import as_json
 from calendar_client.cli_session import Session, shared_options
 from calendar_client.cli_state import print_connection
 from calendar_client.words import words
+from calendars.v1 import connection_pb2
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
@@ -131,7 +131,7 @@ def _print_url(session: Session, url: str) -> None:
     click.echo(url)
 
 
-def _asked(option: str, password_stdin: bool, text: str, type: click.ParamType | None = None) -> str:
+def _asked(option: str, password_stdin: bool, text: str, type: click.ParamType[str] | None = None) -> str:
     """Ask the person, if there is one. Raises ``click.UsageError`` in a script."""
     if password_stdin or not sys.stdin.isatty():
         raise click.UsageError(f"Missing option {option}.")

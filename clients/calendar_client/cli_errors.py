@@ -158,7 +158,7 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             ]
         case errors.ServiceUnreachable():
             return [
-                "Is it running? `make run` or `calendar-server serve` starts it; --address or CALENDAR_ADDRESS say where it is.",
+                "Is it running? `calendar-server serve` starts it; --address or CALENDAR_ADDRESS says where it is.",
                 "If it speaks TLS, add --tls or --tls-ca; if it does not, leave them out.",
             ]
         case errors.DeadlineExceeded():

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import click
 import grpc
-from calendars.v1.connection_pb2 import Connection
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.text import Text
@@ -22,6 +21,7 @@ from calendar_client.cli_json import JsonValue, as_json, dump
 from calendar_client.cli_time import Zone
 from calendar_client.client import DEFAULT_ADDRESS, CalendarClient, TlsOptions
 from calendar_client.errors import CalendarServiceError, Details, Unauthorized
+from calendars.v1.connection_pb2 import Connection
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
@@ -152,36 +152,68 @@ def _store(name: str) -> Callable[[click.Context, click.Parameter, object], None
     return store
 
 
-def _shared(name: str, *flags: str, help: str, **rest: object) -> Callable[[bool], Callable[[CommandT], CommandT]]:
-    def hidden_or_not(hidden: bool) -> Callable[[CommandT], CommandT]:
-        return click.option(  # type: ignore[call-overload, no-any-return]
-            *flags, help=help, hidden=hidden, expose_value=False, callback=_store(name), **rest
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Option:
+    """An option that fills a field of the session. Commands take it before and after the command's name."""
 
-    return hidden_or_not
+    field: str
+    flag: str
+    help: str
+    type: click.ParamType[object] | None = None
+    is_flag: bool = False
+    metavar: str | None = None
+
+    def add(self, command: CommandT, *, hidden: bool) -> CommandT:
+        option = click.option(
+            self.flag,
+            f"_{self.field}",
+            type=self.type,
+            is_flag=self.is_flag,
+            metavar=self.metavar,
+            help=self.help,
+            hidden=hidden,
+            expose_value=False,
+            callback=_store(self.field),
+        )
+        return option(command)
 
 
 _REACH = (
-    _shared("address", "--address", help=f"Host and port of the service. [CALENDAR_ADDRESS, or {DEFAULT_ADDRESS}]"),
-    _shared(
-        "api_key_file",
-        "--api-key-file",
-        type=click.Path(),
+    _Option(
+        field="address",
+        flag="--address",
+        metavar="HOST:PORT",
+        help=f"Where the service is. [CALENDAR_ADDRESS, or {DEFAULT_ADDRESS}]",
+    ),
+    _Option(
+        field="api_key_file",
+        flag="--api-key-file",
+        metavar="FILE",
         help="File that holds the API key. Without it the environment variable CALENDAR_API_KEY is used. There is no "
         "option for the key itself: what stands on a command line is seen by every user of the machine.",
     ),
-    _shared("tls", "--tls", is_flag=True, help="Speak TLS, trusting the usual authorities."),
-    _shared("tls_ca", "--tls-ca", type=click.Path(), help="Speak TLS, trusting the authorities in this PEM file."),
-    _shared("tls_cert", "--tls-cert", type=click.Path(), help="Client certificate, PEM; with --tls-key."),
-    _shared("tls_key", "--tls-key", type=click.Path(), help="Private key of the client certificate, PEM."),
-    _shared("plaintext", "--plaintext", is_flag=True, help="No TLS although the service is on another machine."),
-    _shared("timeout_s", "--timeout", type=click.FloatRange(min=0.1), help="Seconds to wait for an answer."),
+    _Option(field="tls", flag="--tls", is_flag=True, help="Speak TLS, trusting the usual authorities."),
+    _Option(
+        field="tls_ca", flag="--tls-ca", metavar="FILE", help="Speak TLS, trusting the authorities of this PEM file."
+    ),
+    _Option(field="tls_cert", flag="--tls-cert", metavar="FILE", help="Client certificate (PEM), with --tls-key."),
+    _Option(field="tls_key", flag="--tls-key", metavar="FILE", help="Private key of the client certificate (PEM)."),
+    _Option(
+        field="plaintext", flag="--plaintext", is_flag=True, help="No TLS, although the service is on another machine."
+    ),
+    _Option(
+        field="timeout_s",
+        flag="--timeout",
+        type=click.FloatRange(min=0.1),
+        metavar="SECONDS",
+        help="How long to wait for an answer.",
+    ),
 )
 _SHOW = (
-    _shared("json", "--json", is_flag=True, help="Print JSON for scripts; errors too, on standard error."),
-    _shared(
-        "zone_name",
-        "--zone",
+    _Option(field="json", flag="--json", is_flag=True, help="Print JSON, for scripts; errors too, on standard error."),
+    _Option(
+        field="zone_name",
+        flag="--zone",
         metavar="ZONE",
         help="Time zone of what is shown and typed, such as Europe/Berlin. [yours]",
     ),
@@ -191,14 +223,14 @@ _SHOW = (
 def group_options(command: CommandT) -> CommandT:
     """The shared options before the command's name."""
     for option in reversed(_REACH + _SHOW):
-        command = option(False)(command)
+        command = option.add(command, hidden=False)
     return command
 
 
 def shared_options(command: CommandT) -> CommandT:
     """The shared options after the command's name; how to reach the service is explained once, by the group."""
     for option in reversed(_SHOW):
-        command = option(False)(command)
+        command = option.add(command, hidden=False)
     for option in reversed(_REACH):
-        command = option(True)(command)
+        command = option.add(command, hidden=True)
     return command

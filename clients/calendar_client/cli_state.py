@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calendars.v1 import booking_pb2, connection_pb2
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 from calendar_client.cli_session import Session, account_text, clean
 from calendar_client.cli_time import ago_text, instant, length_text, moment_text, span_text
 from calendar_client.words import word
+from calendars.v1 import booking_pb2, connection_pb2
 
 _STATUS = connection_pb2.ConnectionStatus.DESCRIPTOR
 _SYNC = connection_pb2.SyncStatus.DESCRIPTOR

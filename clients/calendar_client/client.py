@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import TypeVar
 
 import grpc
-from calendars.v1 import calendar_service_pb2, connection_pb2
 from google.protobuf.message import Message
 
 from calendar_client import requests
 from calendar_client.errors import Details, NoConnections, from_rpc_error
+from calendars.v1 import calendar_service_pb2, connection_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 

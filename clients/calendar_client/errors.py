@@ -38,9 +38,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import grpc
-from calendars.v1.availability_pb2 import BusyFailure, CalendarBusy
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
+
+from calendars.v1.availability_pb2 import BusyFailure, CalendarBusy
 
 DOMAIN = "calendars.v1"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from calendar_client.words import value_name
+from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2
 
 STORED_S = 10.0
 """Seconds for calls that the service answers from its own database: List, Disconnect, GetBooking."""

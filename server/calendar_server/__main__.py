@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="migrate, then run gRPC, the HTTP sidecar and the worker")
     serve.add_argument("--no-worker", action="store_true", help="leave the pushes to `worker` processes")
+    serve.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
     worker = commands.add_parser("worker", help="push bookings into calendars")
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(config: Config, options: argparse.Namespace) -> None:
     from calendar_server import app
 
-    app.serve(config, with_worker=not options.no_worker)
+    app.serve(config, with_worker=not options.no_worker, beside_server=options.beside_server)
 
 
 def _work(config: Config, options: argparse.Namespace) -> None:

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import ProviderName
@@ -33,6 +33,9 @@ from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
+
+if TYPE_CHECKING:
+    from calendar_server.sidecar.app import Sidecar
 
 _log = logging.getLogger(__name__)
 
@@ -227,27 +230,25 @@ def build_worker(service: Service, *, poll_s: float) -> Worker:
     )
 
 
-class WorkerProcess:
-    """The worker as a process of its own, niced, beside a server. It is started again when it dies.
+class ProcessBeside:
+    """Another process of the service beside this one, started again when it dies.
 
-    A byte on its standard input wakes it; the end of that pipe, also by our death, stops it.
+    The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake.
     """
 
-    POLL_S = 1.0
-
-    def __init__(self, wait_s: float) -> None:
+    def __init__(self, arguments: Sequence[str], *, wait_s: float) -> None:
+        self._arguments = arguments
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process = self._start()
-        self._keeper = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
-        self._keeper.start()
+        threading.Thread(target=self._keep, name="keeper", daemon=True).start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "calendar_server", "worker", "--beside-server"],
+            [sys.executable, "-m", "calendar_server", *self._arguments],
             stdin=subprocess.PIPE,
-            # Signals of the terminal go to the server alone, which stops the worker when its own calls have ended.
+            # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
             start_new_session=True,
         )
         os.set_blocking(_pipe(process).fileno(), False)
@@ -255,16 +256,17 @@ class WorkerProcess:
 
     def _keep(self) -> None:
         pause = 0.5
-        while not self._stopping.is_set():
+        while True:
             code = self._process.wait()
             if self._stopping.is_set():
                 return
-            _log.error("worker_died", extra={"code": code})
+            _log.error("process_died", extra={"code": code})
             self._stopping.wait(pause)
             pause = min(pause * 2, 30.0)
             with self._lock:
-                if not self._stopping.is_set():
-                    self._process = self._start()
+                if self._stopping.is_set():
+                    return
+                self._process = self._start()
 
     def wake(self) -> None:
         """Tell the worker that something is due. Never waits; a worker that died finds it by itself."""
@@ -275,7 +277,7 @@ class WorkerProcess:
             return
 
     def stop(self) -> None:
-        """Let it finish the pushes in progress."""
+        """Let it end what is in progress."""
         with self._lock:
             self._stopping.set()
         _pipe(self._process).close()
@@ -292,18 +294,20 @@ def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stdin
 
 
-def serve(config: Config, *, with_worker: bool) -> None:
-    """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT."""
+def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> None:
+    """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT.
+
+    With more than one process the others serve gRPC on the same port (SO_REUSEPORT), ``beside_server``: without sidecar
+    and worker, until their standard input ends.
+    """
     # Imported here so that the other commands start without gRPC and the web server.
     from calendar_server.rpc.server import build_server
-    from calendar_server.sidecar.app import Sidecar
-    from calendar_server.sidecar.oauth import routes as oauth_routes
 
     stop = _stop_event()
     store = open_store(config)
     vault = open_vault(config, store)
-    beside = WorkerProcess(wait_s=config.lease_s) if with_worker else None
-    service = build(config, store, vault, wake=beside.wake if beside else lambda: None)
+    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s) if with_worker else None
+    service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
     server = build_server(
         config,
         connections=service.connections,
@@ -312,29 +316,51 @@ def serve(config: Config, *, with_worker: bool) -> None:
         authenticator=service.keys,
         metrics=service.metrics,
     )
-    sidecar = Sidecar(
-        config,
-        ready=lambda: _not_ready(store, stop),
-        metrics=service.metrics,
-        routes=oauth_routes(
-            lambda name, query: service.authorizations.finish(name, query, settles=service.connections)
-        ),
-    )
-    sidecar.start()
-    server.start()
+    sidecar = None if beside_server else _sidecar(service, stop)
+    try:
+        server.start()
+    except ConfigError:
+        if worker:
+            worker.stop()
+        raise
+    others = [
+        ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
+        for _ in range(0 if beside_server else config.processes - 1)
+    ]
     server.set_serving(True)
     _log.info("serving", extra={"grpc": config.grpc_address, "http": config.http_address})
     threading.Thread(target=service.expander.warm, name="expander-warm", daemon=True).start()
+    if beside_server:
+        threading.Thread(target=_listen, args=(lambda: None, stop), name="parent", daemon=True).start()
     while not stop.wait(HEALTH_EVERY_S):
         server.set_serving(not _not_ready(store, stop))
     _log.info("stopping")
     server.set_serving(False)
+    for other in others:
+        threading.Thread(target=other.stop, name="stop").start()
     server.stop(config.drain_s)
-    sidecar.stop()
-    if beside:
-        beside.stop()
+    if sidecar:
+        sidecar.stop()
+    for other in others:
+        other.stop()
+    if worker:
+        worker.stop()
     service.close()
     _log.info("stopped")
+
+
+def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
+    from calendar_server.sidecar.app import Sidecar
+    from calendar_server.sidecar.oauth import routes
+
+    sidecar = Sidecar(
+        service.config,
+        ready=lambda: _not_ready(service.store, stop),
+        metrics=service.metrics,
+        routes=routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+    )
+    sidecar.start()
+    return sidecar
 
 
 HEALTH_EVERY_S = 1.0
@@ -358,9 +384,10 @@ def work(config: Config, *, beside_server: bool) -> None:
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
     service = build(config, store, vault, wake=lambda: None)
-    worker = build_worker(service, poll_s=WorkerProcess.POLL_S if beside_server else 0.25)
+    # Beside one server its wakes are enough; the wakes of other processes and machines are found by looking.
+    worker = build_worker(service, poll_s=1.0 if beside_server and config.processes == 1 else 0.25)
     if beside_server:
-        threading.Thread(target=_listen, args=(worker, stop), name="wake", daemon=True).start()
+        threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
     runner = threading.Thread(target=worker.run, name="worker")
     runner.start()
     _log.info("working")
@@ -370,10 +397,10 @@ def work(config: Config, *, beside_server: bool) -> None:
     service.close()
 
 
-def _listen(worker: Worker, stop: threading.Event) -> None:
-    """Turn bytes on standard input into wakes; its end stops the worker."""
+def _listen(wake: Callable[[], None], stop: threading.Event) -> None:
+    """Turn bytes on standard input into wakes; its end stops this process."""
     while os.read(0, 4096):
-        worker.wake()
+        wake()
     stop.set()
 
 

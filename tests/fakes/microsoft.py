@@ -242,10 +242,8 @@ class MicrosoftFake:
             self.problems += self._description.request_problems(method, told, body)
         self.on_request(method, told)
         fault = self._fault(method, target)
-        if fault is not None and not fault.cut:
-            reply = _failed(fault)
-        else:
-            reply = self._authorized(method, target, headers, body)
+        refused = fault is not None and not fault.cut
+        reply = _failed(fault) if fault and refused else self._authorized(method, target, headers, body)
         self.exchanges.append(Exchange(method, told, dict(headers), body, reply.status, reply.body))
         if fault is None:
             self.problems += self._description.answer_problems(method, told, reply.status, reply.body)

@@ -1,7 +1,7 @@
-"""Reads calendar text in child processes with limits: pebble's door.
+"""Reads calendar text in child processes with limits: the parent's side.
 
 Vocabulary
-    slot    one child, kept in a pool of its own, so that what happens to it touches no other.
+    slot    one child (`expander_slot`).
     call    one ``expand``, that is one calendar. It takes slots for one slice of work at a time.
     slice   some resources read by a child until a fraction of a second of CPU time is used.
 
@@ -18,21 +18,12 @@ What happens to an event that is too much
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import multiprocessing.context
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
-
-from pebble import ProcessExpired, ProcessPool
 
 from calendar_server.core.busy import Reading, Resource
 from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, UnreadableEvent
@@ -44,9 +35,8 @@ from calendar_server.providers.expander_child import (
     Slice,
     choose_floating,
     read_slice,
-    ready,
-    start,
 )
+from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot
 
 CHUNK_BYTES = 512 * 1024
 CHUNK_RESOURCES = 400
@@ -54,12 +44,6 @@ CHUNK_RESOURCES = 400
 
 SLICE_S = 0.25
 """CPU seconds after which a child gives its slot back."""
-
-_START_S = 10.0
-"""Seconds that a child may take to start on a busy machine."""
-
-_GRACE_S = 1.0
-"""Seconds after a task's time-out until its pool is given up."""
 
 _CULPRITS = 1_000
 _CULPRIT_S = 600.0
@@ -75,117 +59,110 @@ class Expander:
 
     def __init__(self, *, processes: int, event_s: float, calendar_s: float, address_space_bytes: int):
         self._calendar_s = calendar_s
-        self._turnstile = _Turnstile([_Slot(event_s, address_space_bytes) for _ in range(processes)])
+        self._slots = [Slot(event_s, address_space_bytes) for _ in range(processes)]
+        self._turnstile = _Turnstile(self._slots)
         self._culprits = _Culprits()
-        self._lock = threading.Lock()
-        self.killed = 0
+
+    @property
+    def killed(self) -> int:
         """Children that came to an end inside a task, so far."""
+        return sum(slot.killed for slot in self._slots)
 
     def warm(self) -> None:
-        """Start all children, and wait until they are there."""
-        self._turnstile.warm()
+        """Start all children, and wait until they are there. Raises ``ProviderUnavailable`` when they do not start."""
+        for slot in self._slots:
+            slot.launch()
+        for slot in self._slots:
+            slot.wait_ready()
 
     def close(self) -> None:
         """End all children. Calls under way raise ``ProviderUnavailable``."""
         self._turnstile.close()
+        for slot in self._slots:
+            slot.close()
 
     def expand(self, resources: Sequence[Resource], reading: Reading, deadline: Deadline) -> CalendarRead:
         """Read a calendar. Events that touch the window are in the result, unclipped, by start.
 
         Raises ``ProviderUnavailable`` when the deadline passes, or when the calendar takes more than ``calendar_s``.
         """
-        call = _Call(resources, reading, self._calendar_s)
+        call = _Call(resources, reading)
         for index, each in enumerate(resources):
-            if self._culprits.has(each, reading):
-                call.done[index] = _TOO_MUCH
+            if self._culprits.has(each.text):
+                call.name(index)
         call.cut()
-        try:
-            if len(call.chunks) > 1:
-                self._choose_floating(call, deadline)
-            self._run(call, deadline)
-        finally:
-            self._turnstile.give_up(call)
+        if len(call.chunks) > 1:
+            call.floating = self._floating(call, deadline)
+        self._read(call, deadline)
         for index in call.culprits:
-            self._culprits.add(resources[index], reading)
+            self._culprits.add(resources[index].text)
         return call.result()
 
-    def _choose_floating(self, call: _Call, deadline: Deadline) -> None:
+    def _floating(self, call: _Call, deadline: Deadline) -> str:
+        """The zone of floating times, from all of the calendar. One chunk alone finds it out by itself."""
         slot = self._turnstile.take(call, deadline)
+        began = time.monotonic()
         try:
-            call.floating = slot.run(
-                choose_floating, (call.resources, call.reading.calendar_timezone), self._limit_s(call, deadline)
-            ).result(self._limit_s(call, deadline) + _START_S)
-        except Exception as error:
-            self._count_killed(error)
-            slot.renew()
+            limit_s = self._limit_s(call, deadline)
+            task = slot.run(choose_floating, (list(call.resources), call.reading.calendar_timezone), limit_s)
+            return slot.result(task, limit_s)
+        except (ChildTimedOut, ChildEnded, MemoryError) as error:
             raise ProviderUnavailable("The calendar's text could not be read.") from error
         finally:
+            call.used_s += time.monotonic() - began
             self._turnstile.put_back(slot)
 
-    def _run(self, call: _Call, deadline: Deadline) -> None:
-        running: dict[Future[Slice], tuple[_Slot, list[int], float, float]] = {}
+    def _read(self, call: _Call, deadline: Deadline) -> None:
+        """Give the chunks to children: one at a time, and more while there are children that nobody waits for."""
+        running: dict[Future[Slice], _Task] = {}
         try:
             while call.chunks or running:
                 while call.chunks:
-                    slot = self._turnstile.take(call, deadline) if not running else self._turnstile.take_free()
+                    slot = self._turnstile.take_free() if running else self._turnstile.take(call, deadline)
                     if slot is None:
                         break
-                    chunk = call.chunks.popleft()
+                    task = _Task(slot, call.chunks.popleft())
                     try:
-                        limit_s = self._limit_s(call, deadline)
-                        task = (call.some(chunk), call.reading, call.floating, SLICE_S)
-                        future = slot.run(read_slice, task, limit_s)
+                        task.limit_s = self._limit_s(call, deadline)
+                        text = (call.some(task.chunk), call.reading, call.floating, SLICE_S)
+                        future = slot.run(read_slice, text, task.limit_s)
                     except BaseException:
                         self._turnstile.put_back(slot)
                         raise
-                    running[future] = (slot, chunk, time.monotonic(), limit_s)
-                self._wait(running)
-                for future in [future for future in running if future.done()]:
-                    slot, chunk, began, _ = running.pop(future)
-                    call.used_s += time.monotonic() - began
+                    running[future] = task
+                wait(running, timeout=min(task.left_s() for task in running.values()), return_when=FIRST_COMPLETED)
+                for future in [each for each, task in running.items() if each.done() or task.left_s() <= 0]:
+                    task = running.pop(future)
+                    call.used_s += time.monotonic() - task.began
                     try:
-                        self._take_in(call, slot, chunk, future)
+                        self._take_in(call, task, future)
                     finally:
-                        self._turnstile.put_back(slot)
+                        self._turnstile.put_back(task.slot)
         finally:
-            for slot, *_ in running.values():
-                slot.renew()
-                self._turnstile.put_back(slot)
+            for task in running.values():
+                task.slot.renew()
+                self._turnstile.put_back(task.slot)
 
-    def _wait(self, running: dict[Future[Slice], tuple[_Slot, list[int], float, float]]) -> None:
-        """Wait until a task is done. One that its pool forgot about ends here as well."""
-        now = time.monotonic()
-        latest = min(began + limit_s for _, _, began, limit_s in running.values()) + _START_S + _GRACE_S
-        done, _ = wait(running, timeout=max(0.0, latest - now), return_when=FIRST_COMPLETED)
-        if not done:
-            raise ProviderUnavailable("The calendar's text could not be read in time.")
-
-    def _take_in(self, call: _Call, slot: _Slot, chunk: list[int], future: Future[Slice]) -> None:
+    def _take_in(self, call: _Call, task: _Task, future: Future[Slice]) -> None:
+        chunk = task.chunk
         try:
-            part = future.result()
-        except (TimeoutError, BrokenProcessPool) as error:
-            self._count_killed(error)
-            slot.renew()
+            part = task.slot.result(future, 0)
+        except ChildTimedOut as error:
             raise ProviderUnavailable("The calendar takes too long to read.") from error
-        except ProcessExpired as error:
-            self._count_killed(error)
-            at = slot.progress.value
-            if not 0 <= at < len(chunk):
+        except ChildEnded as error:
+            if error.progress is None or error.progress >= len(chunk):
                 raise ProviderUnavailable("The calendar's text could not be read.") from error
-            call.name(chunk[at])
-            call.put_back(chunk[:at])
-            call.put_back(chunk[at + 1 :])
-        except MemoryError as error:
+            # The events before it were read well, but their results are lost.
+            call.name(chunk[error.progress])
+            call.put_back(chunk[: error.progress])
+            call.put_back(chunk[error.progress + 1 :])
+        except MemoryError:
             # Not while reading, where that is caught, but in taking the task in or giving the result back.
             if len(chunk) == 1:
                 call.name(chunk[0])
-                return
-            if call.used_s > self._calendar_s:
-                raise ProviderUnavailable("The calendar takes too much memory to read.") from error
-            call.put_back(chunk[: len(chunk) // 2])
-            call.put_back(chunk[len(chunk) // 2 :])
-        except Exception as error:
-            raise ProviderUnavailable("The calendar's text could not be read.") from error
+            else:
+                call.put_back(chunk[: len(chunk) // 2])
+                call.put_back(chunk[len(chunk) // 2 :])
         else:
             call.floating = part.floating
             for index, packed in zip(chunk, part.results, strict=False):
@@ -200,15 +177,24 @@ class Expander:
         left = self._calendar_s - call.used_s
         if left <= 0:
             raise ProviderUnavailable("The calendar takes too long to read.")
-        return min(left, deadline.remaining() + 0.001)
-
-    def _count_killed(self, error: BaseException) -> None:
-        if isinstance(error, (TimeoutError, ProcessExpired, BrokenProcessPool)):
-            with self._lock:
-                self.killed += 1
+        return min(left, max(deadline.remaining(), 0.01))
 
 
 _TOO_MUCH: Packed = ((), ((TOO_LONG, None),))
+
+
+@dataclass(slots=True)
+class _Task:
+    """A chunk in a child."""
+
+    slot: Slot
+    chunk: list[int]
+    limit_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def left_s(self) -> float:
+        """Seconds until the slot has to have ended this task by itself."""
+        return max(0.0, self.began + self.limit_s + Slot.GRACE_S - time.monotonic())
 
 
 @dataclass(slots=True, eq=False)
@@ -217,10 +203,9 @@ class _Call:
 
     resources: Sequence[Resource]
     reading: Reading
-    calendar_s: float
     floating: str | None = None
     used_s: float = 0.0
-    """Time in slots."""
+    """Time in slots, of all children together."""
     chunks: deque[list[int]] = field(default_factory=deque)
     done: dict[int, Packed] = field(default_factory=dict)
     culprits: list[int] = field(default_factory=list)
@@ -247,6 +232,7 @@ class _Call:
             self.chunks.append(chunk)
 
     def name(self, index: int) -> None:
+        """Give an event up."""
         self.done[index] = _TOO_MUCH
         self.culprits.append(index)
 
@@ -256,8 +242,8 @@ class _Call:
         for index, each in enumerate(self.resources):
             found, problems = self.done[index]
             events.extend(
-                BusyEvent(start_, end, BlockReason(reason), each.event_id, tentative)
-                for start_, end, reason, tentative in found
+                BusyEvent(start, end, BlockReason(reason), each.event_id, tentative)
+                for start, end, reason, tentative in found
             )
             unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
         events.sort(key=lambda event: (event.start, event.end))
@@ -271,15 +257,13 @@ class _Culprits:
         self._lock = threading.Lock()
         self._until: OrderedDict[int, float] = OrderedDict()
 
-    def has(self, each: Resource, reading: Reading) -> bool:
-        if not self._until:
-            return False
-        with self._lock:
-            return self._until.get(hash((each, reading)), 0.0) > time.monotonic()
+    def has(self, text: str) -> bool:
+        return bool(self._until) and self._until.get(hash(text), 0.0) > time.monotonic()
 
-    def add(self, each: Resource, reading: Reading) -> None:
+    def add(self, text: str) -> None:
         with self._lock:
-            self._until[hash((each, reading))] = time.monotonic() + _CULPRIT_S
+            if not self.has(text):
+                self._until[hash(text)] = time.monotonic() + _CULPRIT_S
             while len(self._until) > _CULPRITS:
                 self._until.popitem(last=False)
 
@@ -287,48 +271,45 @@ class _Culprits:
 class _Turnstile:
     """Gives slots to calls: to the one that has used least time in slots, and among equals to the first that came."""
 
-    def __init__(self, slots: Sequence[_Slot]):
-        self._slots = tuple(slots)
+    def __init__(self, slots: Sequence[Slot]):
         self._free = deque(slots)
         self._waiting: list[_Call] = []
         self._changed = threading.Condition()
         self._closed = False
 
-    def take(self, call: _Call, deadline: Deadline) -> _Slot:
+    def take(self, call: _Call, deadline: Deadline) -> Slot:
         """Wait for a slot. Raises ``ProviderUnavailable`` when the deadline passes before there is one."""
         with self._changed:
             self._waiting.append(call)
             try:
                 while not (self._free and self._next() is call):
-                    if self._closed:
-                        raise ProviderUnavailable("The service is shutting down.")
+                    self._check_open()
                     deadline.check()
                     self._changed.wait(deadline.remaining())
+                self._check_open()
                 return self._free.popleft()
             finally:
                 self._waiting.remove(call)
                 self._changed.notify_all()
 
-    def take_free(self) -> _Slot | None:
+    def take_free(self) -> Slot | None:
         """A slot that nobody waits for, if there is one."""
         with self._changed:
-            return self._free.popleft() if self._free and not self._waiting else None
+            return self._free.popleft() if self._free and not self._waiting and not self._closed else None
 
-    def put_back(self, slot: _Slot) -> None:
+    def put_back(self, slot: Slot) -> None:
         with self._changed:
             self._free.append(slot)
             self._changed.notify_all()
-
-    def warm(self) -> None:
-        for future in [slot.run(ready, (), None) for slot in self._slots]:
-            future.result(_START_S)
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for slot in self._slots:
-            slot.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ProviderUnavailable("The service is shutting down.")
 
     def _next(self) -> _Call:
         return min(self._waiting, key=lambda call: call.used_s)
