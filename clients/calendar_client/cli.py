@@ -92,7 +92,7 @@ def list_connections(
 @shared_options
 @click.pass_obj
 def calendars(session: Session, connection_id: str) -> None:
-    """Show the calendars inside one connection, and which of them block."""
+    """Show the calendars inside a connection."""
     with session.client() as client:
         with session.waiting("Asking the provider …"):
             answer = client.list_calendars(connection_id)
@@ -115,7 +115,9 @@ def calendars(session: Session, connection_id: str) -> None:
 def choose(
     session: Session, connection_id: str, bookings: str | None, blocks: Sequence[str], blocks_none: bool
 ) -> None:
-    """Choose which calendars of a connection block, and which one receives bookings.
+    """Choose the calendars of a connection.
+
+    Which of them block, and which one receives bookings.
 
     `calendarctl calendars CONNECTION` shows their ids. The calendars given with --blocks replace those of before.
     """

@@ -84,7 +84,9 @@ def book(
     require_free: bool,
     wait_s: float,
 ) -> None:
-    """Book an appointment: write it into the calendars, under an id of your own.
+    """Write an appointment into the calendars.
+
+    The id is your own; `reschedule`, `cancel` and `booking` know it by that.
 
     Without --connection and --owner it goes to the connections that have no owner. Running it again is harmless.
     """
@@ -141,7 +143,10 @@ def reschedule(
     require_free: bool,
     wait_s: float,
 ) -> None:
-    """Move a booking, or change what it says. What is not given stays; so does its length when only --start is given."""
+    """Move a booking, or change what it says.
+
+    What is not given stays; so does its length when only --start is given.
+    """
     _check_target(connections, owner)
     if all(each is None for each in (start, end, minutes, title, location, description, owner)) and not connections:
         raise click.UsageError("Nothing to change: give --start, for one.")
@@ -191,7 +196,7 @@ def reschedule(
 @shared_options
 @click.pass_obj
 def cancel(session: Session, booking_id: str, wait_s: float) -> None:
-    """Cancel a booking: take it out of every calendar that it was written to."""
+    """Take a booking out of the calendars again."""
     with session.client() as client:
         known = client.get_booking(booking_id).booking
         with session.waiting("Taking it out of the calendars …"):
@@ -206,7 +211,7 @@ def cancel(session: Session, booking_id: str, wait_s: float) -> None:
 @shared_options
 @click.pass_obj
 def booking(session: Session, booking_id: str) -> None:
-    """Show a booking, and where it stands in each calendar."""
+    """Show a booking and where it stands."""
     with session.client() as client:
         answer = client.get_booking(booking_id)
         if session.json:

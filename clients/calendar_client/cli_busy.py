@@ -54,7 +54,7 @@ REASON_TEXTS = {
 
 @click.command()
 @click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]")
-@click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, help="How many days. [7]")
+@click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, metavar="N", help="How many days. [7]")
 @click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable.")
 @click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]")
 @click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable.")
@@ -76,7 +76,9 @@ def busy(
     explain: bool,
     fresh: bool,
 ) -> None:
-    """Show when people are busy: a row for each day, a list of the times below.
+    """Show when people are busy.
+
+    A row for each day, with the times in a list below.
 
     A calendar that cannot be read fails the command, for unknown is not free. With --partial the rest is shown, and time
     that nobody knows is hatched.
@@ -166,31 +168,26 @@ def _title(days: Sequence[date], zone: Zone, window: Span) -> Text:
 
 def _print_doubt(console: Console, answer: GetBusyResponse, doubt: Doubt, session: Session) -> None:
     """Say loudly, in words, that the picture is not whole, and why."""
-    bad = [
-        each for each in answer.calendars if each.state != availability_pb2.BUSY_STATE_FRESH or each.HasField("problem")
-    ]
-    one = len(bad) == 1
-    how_many = f"{len(bad)} of {len(answer.calendars)} calendars" if len(answer.calendars) > 1 else "The calendar"
-    if doubt is Doubt.UNKNOWN:
-        consequence = "Hatched time is not known. Do not take it for free."
-    else:
-        consequence = "Time that looks free may not be."
-    verb = "is" if one else "are"
-    console.print(
-        Padding(
-            Text.assemble(
-                ("INCOMPLETE", "bold reverse red"), (f" {how_many} {verb} not fully known. {consequence}", "bold red")
-            ),
-            (0, 0, 0, 3),
-        )
+    fresh = availability_pb2.BUSY_STATE_FRESH
+    bad = [each for each in answer.calendars if each.state != fresh or each.HasField("problem")]
+    count = len(answer.calendars)
+    subject = "The calendar is" if count == 1 else f"{len(bad)} of {count} calendars {'is' if len(bad) == 1 else 'are'}"
+    consequence = (
+        "Hatched time is not known: do not take it for free."
+        if doubt is Doubt.UNKNOWN
+        else "Time that looks free was so when last read; it may not be."
     )
+    loud = Text.assemble((" INCOMPLETE ", "bold reverse red"), (f"  {subject} not fully known.", "bold red"))
+    console.print(_indented(loud))
+    console.print(_indented(Text(consequence, style="bold red")))
     for calendar in bad:
-        state = word(_STATES, calendar.state)
-        line = Text.assemble(
-            (f"{_where(calendar, session)}: ", "bold"), (f"{_state_text(calendar, state, session.zone)}", "yellow")
-        )
-        console.print(Padding(line, (0, 0, 0, 3)))
+        told = _state_text(calendar, word(_STATES, calendar.state), session.zone)
+        console.print(_indented(Text.assemble((f"{_where(calendar, answer, session)}: ", "bold"), (told, "yellow"))))
     console.print()
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 3), expand=False)
 
 
 def _state_text(calendar: availability_pb2.CalendarBusy, state: str, zone: Zone) -> str:
@@ -242,26 +239,28 @@ def _print_spans(
 
 def _sources(answer: GetBusyResponse, span: Span, session: Session) -> list[str]:
     """The calendars that make a span busy, each once."""
-    found = []
-    for calendar in answer.calendars:
-        if any(instant(each.start_time) < span.end and span.start < instant(each.end_time) for each in calendar.busy):
-            where = _where(calendar, session, short=len({each.connection_id for each in answer.calendars}) == 1)
-            if where not in found:
-                found.append(where)
-    return found
+    found = [
+        _where(calendar, answer, session)
+        for calendar in answer.calendars
+        if any(instant(each.start_time) < span.end and span.start < instant(each.end_time) for each in calendar.busy)
+    ]
+    return list(dict.fromkeys(found))
 
 
-def _where(calendar: availability_pb2.CalendarBusy, session: Session, *, short: bool = False) -> str:
+def _where(calendar: availability_pb2.CalendarBusy, answer: GetBusyResponse, session: Session) -> str:
+    """The calendar in as few words as tell it from the others of this answer."""
     account, name = session.label(calendar.connection_id), calendar_text(calendar.calendar_id)
-    if not name:
+    connections = {each.connection_id for each in answer.calendars}
+    siblings = [each for each in answer.calendars if each.connection_id == calendar.connection_id]
+    if not name or (len(siblings) == 1 and len(connections) > 1):
         return account
-    return name if short else f"{account} · {name}"
+    return name if len(connections) == 1 and len(siblings) > 1 else f"{account} · {name}"
 
 
 def _print_events(console: Console, answer: GetBusyResponse, session: Session) -> None:
     """Every event of every calendar, and why it blocks or not."""
     for calendar in answer.calendars:
-        console.print(Text(f"   {_where(calendar, session)}", style="bold"))
+        console.print(Text(f"   {_where(calendar, answer, session)}", style="bold"))
         if not calendar.events:
             known = calendar.state == availability_pb2.BUSY_STATE_FRESH
             console.print(Text("     no events" if known else "     not known", style="dim" if known else "yellow"))

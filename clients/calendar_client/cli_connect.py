@@ -36,7 +36,10 @@ _state = click.option("--client-state", default="", metavar="TEXT", help="Comes 
 
 @click.group()
 def connect() -> None:
-    """Connect an account: CalDAV at once, Google and Microsoft through the browser."""
+    """Connect an account.
+
+    CalDAV at once, Google and Microsoft through the browser.
+    """
 
 
 @connect.command()
@@ -140,7 +143,7 @@ def _asked(option: str, password_stdin: bool, text: str, type: click.ParamType[s
 
 def _password(session: Session, preset: str, password_stdin: bool) -> str:
     if password_stdin:
-        password = click.get_text_stream("stdin").readline().rstrip("\r\n")
+        password = sys.stdin.readline().rstrip("\r\n")
         if not password:
             raise click.UsageError("--password-stdin: the first line of standard input is empty.")
         return password

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import grpc
 from rich.text import Text
 
@@ -61,7 +62,7 @@ def show(error: errors.CalendarServiceError, session: Session, command: str) -> 
     """Print the error and what to do next to standard error. ``command`` is the command's name, such as ``book``."""
     steps = next_steps(error, session, command)
     if session.json:
-        session.err.print(dump({"error": _json(error, steps)}), soft_wrap=True)
+        click.echo(dump({"error": _json(error, steps)}), err=True)
         return
     line = Text()
     line.append("Error: ", style="bold red")
@@ -72,7 +73,7 @@ def show(error: errors.CalendarServiceError, session: Session, command: str) -> 
     for calendar in error.busy_failures:
         which = "  ".join(clean(each) for each in (calendar.connection_id, calendar.calendar_id) if each)
         session.err.print(Text.assemble("  ", (which, "bold")), soft_wrap=True)
-        if calendar.problem.message:
+        if calendar.problem.message not in ("", error.message):
             session.err.print(Text.assemble("    ", clean(calendar.problem.message)))
     for step in steps:
         session.err.print(Text.assemble(("→ ", "bold cyan"), step))

@@ -52,7 +52,7 @@ class Session:
         """The client. Raises ``click.UsageError`` for options that do not fit, ``Unauthorized`` without a key."""
         try:
             tls = None
-            if self.tls or self.tls_ca or self.tls_cert:
+            if self.tls or self.tls_ca or self.tls_cert or self.tls_key:
                 tls = TlsOptions.from_files(self.tls_ca or None, self.tls_cert or None, self.tls_key or None)
             return CalendarClient(
                 self.address_or_default, self._api_key(), tls=tls, plaintext=self.plaintext, timeout_s=self.timeout_s

@@ -75,12 +75,16 @@ def print_connection(console: Console, connection: connection_pb2.Connection, se
     )
     if len(names) == 1:
         blocks += "s"
-    console.print(Padding(Text(f"{receives} · {blocks}", style="dim"), (0, 0, 0, 3)))
+    console.print(Padding(Text(f"{receives} · {blocks}", style="dim"), (0, 0, 0, 3), expand=False))
     if connection.HasField("sync_error") and connection.sync_error:
-        console.print(Padding(Text(clean(connection.sync_error), style=style), (0, 0, 0, 3)))
+        console.print(Padding(Text(clean(connection.sync_error), style=style), (0, 0, 0, 3), expand=False))
     if dead:
         console.print(
-            Padding(Text(f"→ calendarctl connect {provider} --connection {connection.id}", style="cyan"), (0, 0, 0, 3)),
+            Padding(
+                Text(f"→ calendarctl connect {provider} --connection {connection.id}", style="cyan"),
+                (0, 0, 0, 3),
+                expand=False,
+            ),
             soft_wrap=True,
         )
 
@@ -135,7 +139,9 @@ def print_booking(
     console.print(head)
     if booking.HasField("start_time") and booking.HasField("end_time"):
         start, end = instant(booking.start_time), instant(booking.end_time)
-        when = Text(f" {span_text(start, end, session.zone)}   {length_text(end - start)}")
+        day = start.astimezone(session.zone.tz)
+        span = span_text(start, end, session.zone, with_day=False)
+        when = Text(f" {day:%A}, {day.day} {day:%B %Y}, {span}   {length_text(end - start)}")
         when.append(f"   {session.zone.label(start, end)}", style="dim")
         console.print(when)
     if booking.location:
@@ -162,9 +168,9 @@ def print_booking(
 
 def _event_text(event: booking_pb2.BookingEvent, state: str, session: Session) -> Text:
     text = Text(STATE_TEXTS.get(state, ""), style="dim")
-    if event.HasField("problem"):
+    if event.HasField("problem") and state in ("pending", "failed", "gone"):
         text = Text(clean(event.problem.message), style=STATE_SIGNS.get(state, ("", ""))[1])
-    if event.HasField("next_attempt_at") and event.HasField("problem"):
+    if event.HasField("next_attempt_at") and state == "pending" and event.HasField("problem"):
         text.append(f" Next attempt {moment_text(instant(event.next_attempt_at), session.zone)}.", style="dim")
     if event.web_link:
         text.append(f"\n{clean(event.web_link)}", style="dim")

@@ -10,6 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+YEARS = (1900, 9000)
+"""Years that can be typed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Zone:
@@ -88,6 +91,7 @@ def parse_moment(text: str, zone: Zone) -> datetime:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError(f"{text!r} is not a time: write it as 2026-03-17T10:00, or 2026-03-17T10:00Z.") from None
+    _check_year(moment)
     if len(text.strip()) <= len("2026-03-17"):
         raise ValueError(f"{text!r} has no time of day: write it as 2026-03-17T10:00.")
     if moment.utcoffset() is not None:
@@ -104,9 +108,17 @@ def parse_day(text: str, zone: Zone) -> date:
     if text.lower() in words:
         return zone.today() + timedelta(days=words[text.lower()])
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a day: write it as 2026-03-17, today or tomorrow.") from None
+    _check_year(day)
+    return day
+
+
+def _check_year(day: date) -> None:
+    """Far years overflow when they are moved between zones, and no calendar has them."""
+    if not YEARS[0] <= day.year <= YEARS[1]:
+        raise ValueError(f"The year {day.year} is out of reach.")
 
 
 def instant(message: Timestamp) -> datetime:
@@ -137,10 +149,10 @@ def span_text(start: datetime, end: datetime, zone: Zone, *, with_day: bool = Tr
     day = f"{day_text(first.date())}  " if with_day else ""
     if first.time() == time() == last.time() and last.date() > first.date():
         final = last.date() - timedelta(days=1)
-        return f"{day}all day" + ("" if final == first.date() else f", to {day_text(final)}")
+        return f"{day}all day" + ("" if final == first.date() else f", to {final:%a} {final.day} {final:%b}")
     if last.time() == time() and last.date() == first.date() + timedelta(days=1):
         return f"{day}{first:%H:%M} – 24:00"
-    other_day = "" if last.date() == first.date() else f" {day_text(last.date())}"
+    other_day = "" if last.date() == first.date() else f" {last:%a} {last.day} {last:%b}"
     return f"{day}{_clock(first)} – {_clock(last)}{other_day}"
 
 
@@ -155,7 +167,7 @@ def moment_text(moment: datetime, zone: Zone) -> str:
     if local.date() == today:
         return f"{local:%H:%M}"
     year = f" {local.year}" if local.year != today.year else ""
-    return f"{day_text(local.date())}{year} {local:%H:%M}"
+    return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M}"
 
 
 def ago_text(moment: datetime) -> str:

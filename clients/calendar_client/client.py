@@ -72,6 +72,10 @@ class TlsOptions:
     private_key: bytes | None = None
     server_name: str = ""
 
+    def __post_init__(self) -> None:
+        if (self.certificate_chain is None) != (self.private_key is None):
+            raise ValueError("A client certificate and its private key go together: give both or none.")
+
     @classmethod
     def from_files(
         cls,

@@ -241,8 +241,12 @@ class ProcessBeside:
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Run it from now on."""
         self._process = self._start()
-        threading.Thread(target=self._keep, name="keeper", daemon=True).start()
+        threading.Thread(target=self._keep, args=(self._process,), name="keeper", daemon=True).start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -254,10 +258,10 @@ class ProcessBeside:
         os.set_blocking(_pipe(process).fileno(), False)
         return process
 
-    def _keep(self) -> None:
+    def _keep(self, process: subprocess.Popen[bytes]) -> None:
         pause = 0.5
         while True:
-            code = self._process.wait()
+            code = process.wait()
             if self._stopping.is_set():
                 return
             _log.error("process_died", extra={"code": code})
@@ -266,12 +270,14 @@ class ProcessBeside:
             with self._lock:
                 if self._stopping.is_set():
                     return
-                self._process = self._start()
+                self._process = process = self._start()
 
     def wake(self) -> None:
         """Tell the worker that something is due. Never waits; a worker that died finds it by itself."""
+        process = self._process
         try:
-            os.write(_pipe(self._process).fileno(), b".")
+            if process:
+                os.write(_pipe(process).fileno(), b".")
         except (OSError, ValueError):
             # Full: it has wakes enough. Broken: it is being started again.
             return
@@ -280,12 +286,15 @@ class ProcessBeside:
         """Let it end what is in progress."""
         with self._lock:
             self._stopping.set()
-        _pipe(self._process).close()
+            process = self._process
+        if process is None:
+            return
+        _pipe(process).close()
         try:
-            self._process.wait(self._wait_s)
+            process.wait(self._wait_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
 
 
 def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
@@ -317,17 +326,15 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         metrics=service.metrics,
     )
     sidecar = None if beside_server else _sidecar(service, stop)
-    try:
-        server.start()
-    except ConfigError:
-        if worker:
-            worker.stop()
-        raise
+    server.start()
     others = [
         ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
+    # Started when we serve: they take seconds of CPU to begin.
+    for other in (*others, *([worker] if worker else [])):
+        other.start()
     _log.info("serving", extra={"grpc": config.grpc_address, "http": config.http_address})
     threading.Thread(target=service.expander.warm, name="expander-warm", daemon=True).start()
     if beside_server:

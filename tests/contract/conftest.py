@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from calendar_server.providers.expander import Expander
 
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
+from calendar_server.providers.expander import Expander
 from tests.contract.accounts import StrangeAccount
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
 from tests.fakes import dav_servers
@@ -53,9 +53,11 @@ def xandikos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DavServer]:
 
 
 @pytest.fixture
-def username() -> str:
+def username(radicale: DavServer) -> str:
     """A user of Radicale whom no other test has."""
-    return f"anna{next(_users)}"
+    name = f"anna{next(_users)}"
+    radicale.make_home(name)
+    return name
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import json
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from calendar_server.core.busy import Reading, Resource
 from calendar_server.core.model import (
     Booking,
     Calendar,
@@ -47,7 +48,7 @@ from calendar_server.providers.caldav_reading import read_texts, read_time_zone
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
 from calendar_server.providers.egress import Egress
-from calendar_server.providers.expander import Expander, Reading, Resource
+from calendar_server.providers.expander import Expander
 
 
 class CaldavProvider:
@@ -223,10 +224,10 @@ def _subject(reach: Reach, place: Place) -> str:
 
 
 def _addresses(told: tuple[str, ...], username: str) -> list[str]:
-    """What the owner is called in the ATTENDEE lines of events."""
-    addresses = list(told)
+    """What the owner is called in the ATTENDEE lines of events: lower case, without ``mailto:``."""
+    addresses = [address.lower().removeprefix("mailto:") for address in told]
     if not any(address.lower().startswith("mailto:") for address in told) and "@" in username:
-        addresses.append(f"mailto:{username}")
+        addresses.append(username.lower())
     return addresses
 
 

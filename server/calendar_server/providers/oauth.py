@@ -37,6 +37,9 @@ RETRY_S_MOST = 3600.0
 RETRY_S = 30.0
 """Seconds to wait when the provider asks for it and does not say how long."""
 
+_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+"""What can stand behind `Bearer` (RFC 6750 section 2.1, and a little more); Entra's take some two thousand bytes."""
+
 _ADMIN_CONSENT = re.compile(r"AADSTS(65001|90094|900941)\b")
 """An administrator must consent (https://learn.microsoft.com/entra/identity-platform/reference-error-codes)."""
 
@@ -171,7 +174,11 @@ class _Answered:
 
     def tokens(self, token: Mapping[str, object]) -> Tokens:
         access_token, refresh_token = token.get("access_token"), token.get("refresh_token") or ""
-        if not isinstance(access_token, str) or not isinstance(refresh_token, str) or not access_token.isascii():
+        if (
+            not isinstance(access_token, str)
+            or not isinstance(refresh_token, str)
+            or not _TOKEN.fullmatch(access_token)
+        ):
             raise ProviderUnavailable("The provider's token answer could not be read.")
         scope = token.get("scope")
         scopes = None
