@@ -221,8 +221,9 @@ def _print_spans(
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
-    table.add_column(overflow="fold")
     several = len(answer.calendars) > 1
+    if several:
+        table.add_column(overflow="fold")
     previous = None
     for span in spans:
         day = span.start.astimezone(zone.tz).date()
@@ -230,7 +231,7 @@ def _print_spans(
             "" if day == previous else f"   {day_text(day)}",
             span_text(span.start, span.end, zone, with_day=False),
             Text(length_text(span.end - span.start), style="dim"),
-            Text(", ".join(_sources(answer, span, session)) if several else "", style="dim"),
+            *([Text(", ".join(_sources(answer, span, session)), style="dim")] if several else []),
         )
         previous = day
     console.print(table)

@@ -67,16 +67,18 @@ def show(error: errors.CalendarServiceError, session: Session, command: str) -> 
     line = Text()
     line.append("Error: ", style="bold red")
     line.append(_message(error, session))
-    session.err.print(line)
+    session.err.print(line, soft_wrap=True)
     for violation in error.violations:
-        session.err.print(Text.assemble("  ", (clean(violation.field), "bold"), "  ", clean(violation.description)))
+        session.err.print(
+            Text.assemble("  ", (clean(violation.field), "bold"), "  ", clean(violation.description)), soft_wrap=True
+        )
     for calendar in error.busy_failures:
         which = "  ".join(clean(each) for each in (calendar.connection_id, calendar.calendar_id) if each)
         session.err.print(Text.assemble("  ", (which, "bold")), soft_wrap=True)
         if calendar.problem.message not in ("", error.message):
-            session.err.print(Text.assemble("    ", clean(calendar.problem.message)))
+            session.err.print(Text.assemble("    ", clean(calendar.problem.message)), soft_wrap=True)
     for step in steps:
-        session.err.print(Text.assemble(("→ ", "bold cyan"), step))
+        session.err.print(Text.assemble(("→ ", "bold cyan"), step), soft_wrap=True)
 
 
 def _message(error: errors.CalendarServiceError, session: Session) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, auto
+from itertools import groupby
 
 from rich.text import Text
 
@@ -87,8 +88,10 @@ def draw(
         weekend = day.weekday() >= 5
         line.append(f" {glyphs.today} " if day == today else "   ", style="bold cyan")
         line.append(f"{day_text(day)} ", style="bold" if day == today else "dim" if weekend else "")
-        for column in range(_DAY_MINUTES // minutes):
-            line.append(*_cell(day, column * minutes, minutes, zone, busy, doubt, glyphs))
+        columns = range(0, _DAY_MINUTES, minutes)
+        cells = (_cell(day, minute, minutes, zone, busy, doubt, glyphs) for minute in columns)
+        for style, run in groupby(cells, key=lambda cell: cell[1]):
+            line.append("".join(glyph for glyph, _ in run), style=style)
         line.append("  ")
         line.append(*_total(day, zone, busy, doubt))
         lines.append(line)
@@ -171,4 +174,4 @@ def _total(day: date, zone: Zone, busy: Sequence[Span], doubt: Doubt) -> tuple[s
             doubt
         ]
     text = f"{hours} h {minutes:02}" if minutes and hours else f"{hours} h" if hours else f"{minutes} min"
-    return (text, "") if doubt is Doubt.NONE else (f"{text} +?", "yellow")
+    return (text, "") if doubt is Doubt.NONE else (f"{text}+", "yellow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,6 +17,10 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.caldav_address import Origin, Reach
+from calendar_server.providers.caldav_discovery import base_url
+from calendar_server.providers.egress import AllowList, Egress
+from calendar_server.providers.expander import Expander
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.conftest import PASSWORD
 from tests.contract.worlds import at, soon
@@ -310,6 +315,13 @@ class TestPassword:
         account.read()
         assert not [one for one in account.dav.log if one.headers.get("authorization", "").startswith("Basic")]
 
+    def test_an_answer_to_anybody_is_not_taken_for_the_accounts(self, account: StrangeAccount) -> None:
+        account.dav.quirks.add("digest_only")
+        account.connect()
+        account.dav.quirks.add("open_to_all")
+        with pytest.raises(ProviderUnavailable):
+            account.read()
+
     def test_a_nonce_that_is_stale_costs_a_repetition_and_nothing_else(self, account: StrangeAccount) -> None:
         account.dav.quirks |= {"digest_only", "one_use_nonces"}
         account.connect()
@@ -420,9 +432,92 @@ class TestForeignPlaces:
         assert isinstance(account.refusal(url=url), (ForbiddenDestination, ProviderRefused))
 
 
+class TestNames:
+    @pytest.fixture
+    def addresses(self) -> dict[str, list[str]]:
+        """What the resolver answers."""
+        return {"dav.example.com": ["127.0.0.1"]}
+
+    @pytest.fixture
+    def fresh(self, account: StrangeAccount, expander: Expander, addresses: dict[str, list[str]]) -> Iterator[object]:
+        """Gives the account a provider that has no lines yet."""
+        made: list[Egress] = []
+
+        def fresh() -> None:
+            allow = AllowList.parse("127.0.0.0/8")
+            made.append(
+                Egress(allow=allow, exchange_s=5, answer_bytes=10**6, resolver=lambda host, port: addresses[host])
+            )
+            account.provider = CaldavProvider(made[-1], expander, redirects=5, calendar_events=100)
+
+        yield fresh
+        for egress in made:
+            egress.close()
+
+    def test_a_name_that_leads_inward_later_is_unavailable(
+        self, account: StrangeAccount, fresh: Callable[[], None], addresses: dict[str, list[str]]
+    ) -> None:
+        fresh()
+        account.connect(url=f"http://dav.example.com:{account.dav.port}/")
+        addresses["dav.example.com"] = ["10.0.0.1"]
+        fresh()
+        with pytest.raises(ProviderUnavailable) as error:
+            account.read()
+        assert not isinstance(error.value, ForbiddenDestination)
+
+    def test_the_spelling_of_the_host_does_not_make_another_account(
+        self, account: StrangeAccount, fresh: Callable[[], None]
+    ) -> None:
+        fresh()
+        subjects = {
+            account.connect(url=f"http://{host}:{account.dav.port}/").subject
+            for host in ("dav.example.com", "DAV.Example.COM", "dav.example.com.")
+        }
+        assert subjects == {f"dav.example.com:{account.dav.port}/dav/principals/anna"}
+
+    def test_a_preset_that_cannot_be_reached_is_unavailable(
+        self, account: StrangeAccount, fresh: Callable[[], None], addresses: dict[str, list[str]]
+    ) -> None:
+        addresses["caldav.icloud.com"] = ["10.0.0.1"]
+        fresh()
+        with pytest.raises(ProviderUnavailable) as error:
+            account.provider.connect(preset=Preset.APPLE, username="a", password="b", server_url="", deadline=soon())
+        assert not isinstance(error.value, ForbiddenDestination)
+
+
 class TestPresets:
     def test_nextcloud_gets_its_path_once(self, account: StrangeAccount) -> None:
         account.connect("/cloud", preset=Preset.NEXTCLOUD)
         account.connect("/cloud/remote.php/dav/", preset=Preset.NEXTCLOUD)
         asked = [one.path for one in account.dav.log if one.path.startswith("/cloud")]
         assert asked == ["/cloud/remote.php/dav/"] * 2
+
+    @pytest.mark.parametrize("preset", [Preset.APPLE, Preset.FASTMAIL])
+    def test_presets_with_an_address_of_their_own_begin_there(self, preset: Preset) -> None:
+        assert base_url(preset, "").startswith("https://caldav.")
+
+    @pytest.mark.parametrize(
+        ("url", "allowed"),
+        [
+            ("https://caldav.icloud.com/", True),
+            ("https://p42-caldav.icloud.com:443/123/", True),
+            ("http://p42-caldav.icloud.com/", False),
+            ("https://p42-caldav.icloud.com:8443/", False),
+            ("https://evilicloud.com/", False),
+            ("https://icloud.com.evil.example/", False),
+            ("https://caldav.icloud.com@evil.example.com/", None),
+        ],
+    )
+    def test_apple_spreads_accounts_over_hosts_of_its_own_only(self, url: str, allowed: bool | None) -> None:
+        reach = Reach(Origin.of(base_url(Preset.APPLE, "")), Preset.APPLE)
+        if allowed is None:
+            with pytest.raises(ProviderUnavailable):
+                Origin.of(url)
+        else:
+            assert reach.allows(Origin.of(url)) is allowed
+
+    def test_a_calendar_on_another_host_of_the_preset_has_a_full_url_for_its_id(self) -> None:
+        reach = Reach(Origin.of(base_url(Preset.APPLE, "")), Preset.APPLE)
+        url = reach.locate("/123/calendars/home/", "https://p42-caldav.icloud.com:443/123/calendars/")
+        assert reach.id_of(url) == "https://p42-caldav.icloud.com/123/calendars/home/"
+        assert reach.url_of(reach.id_of(url)) == url

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from email.utils import formatdate
 
 import pytest
-from calendar_server.providers.expander import Expander
 
 from calendar_server.core.model import CalendarId, EventId
 from calendar_server.errors import (
@@ -23,6 +22,7 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline, RemoteEvent
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
+from calendar_server.providers.expander import Expander
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
 from tests.contract.worlds import WINDOW, at, soon
 from tests.fakes.strange_dav import HOME, WORK, Shelf
@@ -83,7 +83,7 @@ class TestUnknownIsNotFree:
             f"<D:multistatus {DAV_XML}><D:response></D:response></D:multistatus>".encode(),
             f"<!DOCTYPE D:multistatus><D:multistatus {DAV_XML}/>".encode(),
             f'<!DOCTYPE x [<!ENTITY a "b">]><D:multistatus {DAV_XML}>&a;</D:multistatus>'.encode(),
-            f"<D:multistatus {DAV_XML}>{'<D:x>' * 500}{'</D:x>' * 500}</D:multistatus>".encode(),
+            f"<D:multistatus {DAV_XML}>{'<D:x>' * 100}{'</D:x>' * 100}</D:multistatus>".encode(),
             f"<D:multistatus {DAV_XML}/>trailing".encode(),
         ],
     )
@@ -400,6 +400,13 @@ class TestWriting:
         assert renamed.event_id == f"{WORK}renamed-{UID}.ics"
         assert "SUMMARY:Later" in account.ours()[renamed.event_id]
         assert len(account.ours()) == 1
+
+    def test_a_search_that_answers_everything_does_not_mislead(self, account: StrangeAccount) -> None:
+        account.dav.put(f"{WORK}another.ics", event("another"))
+        account.connect()
+        account.dav.quirks |= {"renames_silently", "uid_conflict_without_place", "query_answers_all"}
+        account.put()
+        assert account.put(2).event_id == f"{WORK}renamed-{UID}.ics"
 
     @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_without_place"])
     def test_a_uid_that_another_calendar_holds_is_left_alone(self, account: StrangeAccount, quirk: str) -> None:

@@ -85,6 +85,7 @@ QUIRKS = {
     "digest_sha256": "Digest with SHA-256",
     "digest_sess": "Digest with MD5-sess",
     "digest_old": "Digest without qop (RFC 2069)",
+    "open_to_all": "requests without credentials are answered too",
     "one_use_nonces": "a nonce is good for one request, then stale",
     "replayed_counts_refused": "a nonce count must grow",
 }
@@ -220,6 +221,8 @@ class StrangeDav:
 
     def _login(self, asked: Asked) -> _Whole | None:
         told = asked.headers.get("authorization", "")
+        if not told and "open_to_all" in self.quirks:
+            return None
         digest = self.quirks & {"digest_only", "digest_sha256", "digest_sess", "digest_old"}
         stale = False
         if digest:

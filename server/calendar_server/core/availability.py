@@ -10,15 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from calendar_server.core.intervals import clip, merge, touches
-from calendar_server.core.model import BlockReason, BookingId, BusyEvent, CalendarRead, EventId, Interval
+from calendar_server.core.model import (
+    BlockReason,
+    BookingId,
+    BusyEvent,
+    CalendarRead,
+    EventId,
+    Interval,
+    UnreadableEvent,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """An event id that we stored. ``stands`` is false once its booking is cancelled or has left this connection."""
+    """An event id that we stored. ``stands`` is false once its booking is cancelled or has left this connection.
+
+    ``current``: the calendar was read after the newest revision was written into it, so that the event's place there is
+    what its owner made of that revision. Otherwise it is an older revision's, which counts no more.
+    """
 
     booking_id: BookingId
     stands: bool
+    current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +76,58 @@ def verdicts(
     for event in read.events if read else ():
         if touches(Interval(event.start, event.end), window):
             judged.append(_judge(event, ours.get(event.event_id), window, options))
-    for unreadable in read.unreadable if read else ():
-        if unreadable.interval is None:
-            judged.append(Verdict(None, BlockReason.UNREADABLE, event_id=unreadable.event_id))
-        elif touches(unreadable.interval, window):
-            interval = _clipped(unreadable.interval, window)
-            judged.append(Verdict(interval, BlockReason.UNREADABLE, event_id=unreadable.event_id))
-    seen = {(verdict.event_id, verdict.interval) for verdict in judged if verdict.booking_id}
+    for broken in read.unreadable if read else ():
+        known = ours.get(broken.event_id)
+        if broken.interval is not None and not touches(broken.interval, window):
+            continue
+        interval = None if broken.interval is None else _clipped(broken.interval, window)
+        if known is not None and _passes(known, options):
+            excluded = known.booking_id in options.excluded
+            reason = BlockReason.BOOKING_EXCLUDED if excluded else BlockReason.CANCELLED
+            judged.append(Verdict(interval, reason, known.booking_id, broken.event_id))
+        else:
+            judged.append(Verdict(interval, BlockReason.UNREADABLE, event_id=broken.event_id))
+    seen = {(verdict.event_id, verdict.interval): at for at, verdict in enumerate(judged) if verdict.booking_id}
     for overlay in overlays:
         if not touches(overlay.interval, window):
             continue
         interval = _clipped(overlay.interval, window)
         excluded = overlay.booking_id in options.excluded
         reason = BlockReason.BOOKING_EXCLUDED if excluded else BlockReason.BOOKING
-        same = (overlay.event_id, interval)
-        if same in seen:
+        verdict = Verdict(interval, reason, overlay.booking_id, overlay.event_id)
+        shown_at = seen.get((overlay.event_id, interval))
+        if shown_at is None:
+            judged.append(verdict)
+        else:
             # The calendar shows it where we want it. One line for it, and ours decides: its owner may have marked the
             # event free, but the appointment stands.
-            judged = [
-                Verdict(interval, reason, overlay.booking_id, overlay.event_id)
-                if (verdict.event_id, verdict.interval) == same and verdict.booking_id
-                else verdict
-                for verdict in judged
-            ]
-        else:
-            judged.append(Verdict(interval, reason, overlay.booking_id, overlay.event_id))
+            judged[shown_at] = verdict
     return sorted(judged, key=lambda verdict: verdict.interval or Interval(window.start - 1, 0))
+
+
+def unreadable(
+    read: CalendarRead, ours: Mapping[EventId, Ours], window: Interval, options: Options
+) -> UnreadableEvent | None:
+    """The first event that could not be read and may block in the window.
+
+    What is known to lie outside does not, nor does an event of a booking that is cancelled or excluded.
+    """
+    for event in read.unreadable:
+        if event.interval is not None and not touches(event.interval, window):
+            continue
+        if not _passes(ours.get(event.event_id), options):
+            return event
+    return None
+
+
+def _passes(ours: Ours | None, options: Options) -> bool:
+    """Whether an event of ours is certain not to block, whatever it says."""
+    return ours is not None and (not ours.stands or ours.booking_id in options.excluded)
 
 
 def blocked(judged: Sequence[Verdict], window: Interval) -> list[Interval]:
     """When the verdicts make busy: merged, sorted, clipped."""
-    return merge(
-        clip((verdict.interval for verdict in judged if verdict.reason.blocks and verdict.interval), window)
-    )
+    return merge(clip((verdict.interval for verdict in judged if verdict.reason.blocks and verdict.interval), window))
 
 
 def _judge(event: BusyEvent, ours: Ours | None, window: Interval, options: Options) -> Verdict:
@@ -104,7 +136,7 @@ def _judge(event: BusyEvent, ours: Ours | None, window: Interval, options: Optio
     if ours is not None:
         if ours.booking_id in options.excluded:
             reason = BlockReason.BOOKING_EXCLUDED
-        elif not ours.stands:
+        elif not ours.stands or not ours.current:
             reason = BlockReason.CANCELLED
         elif reason.blocks:
             reason = BlockReason.BOOKING

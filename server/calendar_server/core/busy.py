@@ -124,10 +124,10 @@ def _read(resource: Resource, reading: Reading, floating: Zone, limit: int) -> R
     document = parse(resource.text)
     context = Context(Zones(document.calendars), floating, reading.window, limit)
     report = _Report(resource.event_id, reading.window)
-    if document.damage:
-        report.problem(Unreadable(document.damage))
     for group in _by_uid(document.calendars, reading.addresses):
         _read_group(group, context, report)
+    if document.damage and not report.unreadable:
+        report.problem(Unreadable(document.damage))
     if len(report.events) > 2 * limit:
         return _unreadable(resource, f"The resource has more than {limit} occurrences.")
     events = sorted(set(report.events), key=lambda event: (event.start, event.end, event.reason))

@@ -32,6 +32,7 @@ from calendar_server.core.recurrence import (
     parse_rule,
     with_until,
 )
+from calendar_server.core.rule import Freq
 from calendar_server.core.values import BadValue, Length, Moment, additions, moments
 from calendar_server.core.zones import Zone, naive_instant, naive_local
 
@@ -41,6 +42,7 @@ DATES_MAX = 10_000
 RULES_MAX = 16
 """RRULE lines, and EXRULE lines, in one event. RFC 5545 section 3.8.5.3 advises one."""
 
+_STEP_S = {Freq.HOURLY: 3600, Freq.MINUTELY: 60, Freq.SECONDLY: 1}
 _LAST_SECOND = time(23, 59, 59)
 
 
@@ -310,7 +312,14 @@ def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Ite
     if rule.until is not None:
         last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
         rule = with_until(rule, last)
-    found = occurrences(rule, start, naive_local(search.start), naive_local(search.end), limit=context.limit + 1)
+    first, stop = naive_local(search.start), naive_local(search.end)
+    ends = [stop] if rule.until is None else [stop, rule.until.value]
+    if rule.count is None and not rule.by_set_pos:
+        # What would be given up after twenty thousand occurrences can be known before the first.
+        step = timedelta(seconds=_STEP_S[rule.freq] * min(rule.interval, 10**9))
+        if (min(ends) - max(first, start)) / step > context.limit + 1:
+            raise TooMuchWork(f"it happens more than {context.limit} times")
+    found = occurrences(rule, start, first, stop, limit=context.limit + 1)
     for at in map(naive_instant, found):
         yield at, event.zone.local(at)
 

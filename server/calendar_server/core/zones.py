@@ -146,12 +146,11 @@ def described(tzid: str) -> Zone | None:
     known = WINDOWS_DESCRIPTIONS.get(places.casefold())
     if known:
         return IanaZone(known)
+    names = [places]
     for place in re.split(r"\s*[,;/:]\s*", places):
-        for zone_name in _cities().get(place.casefold().replace(" ", "_"), ()):
-            zone = IanaZone(zone_name)
-            if _standard_offset(zone) == -offset.instant(_EPOCH):
-                return zone
-    return named(places)
+        names += _cities().get(place.casefold().replace(" ", "_"), ())
+    zones = filter(None, map(named, names))
+    return next((zone for zone in zones if _standard_offset(zone) == -offset.instant(_EPOCH)), None)
 
 
 def _fixed(name: str, sign: str, hours: str, minutes: str | None) -> FixedZone | None:

@@ -88,7 +88,17 @@ class Outbox:
         found: list[OursRow] = []
         for chunk in chunks(sorted(set(connection_ids))):
             query = (
-                O.select(O.connection_id, O.calendar_id, O.event_id, O.booking_id, O.wanted, B.status)
+                O.select(
+                    O.connection_id,
+                    O.calendar_id,
+                    O.event_id,
+                    O.booking_id,
+                    O.wanted,
+                    O.wanted_revision,
+                    O.pushed_revision,
+                    O.pushed_at,
+                    B.status,
+                )
                 .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
                 .where(O.connection_id.in_(chunk), O.event_id != "")
                 .order_by(O.id)
@@ -100,6 +110,7 @@ class Outbox:
                     event_id=EventId(row["event_id"]),
                     booking_id=BookingId(row["booking_id"]),
                     counts=row["status"] == BookingStatus.CONFIRMED and row["wanted"] == "present",
+                    shown_at=row["pushed_at"] if row["pushed_revision"] == row["wanted_revision"] else None,
                 )
                 for row in self._database.rows(query)
             )
@@ -164,6 +175,53 @@ class Outbox:
             }
         ).where(O.connection_id == connection_id, O.state.not_in(ended))
         return self._database.change(query)
+
+    def take_over_cancelled(self, connection_id: ConnectionId, at: Instant) -> int:
+        """Let a new connection take out the events of cancelled bookings that disconnected ones of its account left.
+
+        Of the same organization and owner. Inside the transaction that adds it. Answers how many.
+        """
+        former, heir = C.alias("former"), C.alias("heir")
+        same = (
+            (former.organization_id == heir.organization_id)
+            & (former.owner == heir.owner)
+            & (former.provider == heir.provider)
+            & (former.subject == heir.subject)
+        )
+        query = (
+            O.select(O.id, O.booking_id)
+            .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
+            .join(former, on=former.id == O.connection_id)
+            .join(heir, on=same)
+            .where(
+                heir.id == connection_id,
+                former.disconnected_at.is_null(False),
+                O.state == str(EventState.DETACHED),
+                B.status == str(BookingStatus.CANCELLED),
+            )
+            .order_by(O.id.desc())
+        )
+        # A connection has one row of a booking: the newest, should there be several.
+        newest = {row["booking_id"]: row["id"] for row in reversed(self._database.rows(query))}
+        revision = B.select(B.revision).where(B.organization_id == O.organization_id, B.id == O.booking_id)
+        taken = 0
+        for chunk in chunks(sorted(newest.values())):
+            taken += self._database.change(
+                O.update(
+                    {
+                        O.connection_id: connection_id,
+                        O.state: str(EventState.PENDING),
+                        O.wanted: "absent",
+                        O.wanted_revision: revision,
+                        O.due_at: at,
+                        O.attempts: 0,
+                        O.problem_reason: "",
+                        O.problem_message: "",
+                        O.updated_at: at,
+                    }
+                ).where(O.id.in_(chunk), O.state == str(EventState.DETACHED))
+            )
+        return taken
 
     def next_due(self) -> Instant | None:
         """When the next row can be claimed, as far as its own time and lease go. None: nothing is waiting."""

@@ -103,10 +103,14 @@ class OverlayRow:
 
 @dataclass(frozen=True, slots=True)
 class OursRow:
-    """An event of ours in a calendar. ``counts``: its booking is confirmed and still wants to be there."""
+    """An event of ours in a calendar. ``counts``: its booking is confirmed and still wants to be there.
+
+    ``shown_at``: when the newest revision was written into it; None while it shows none or an older one.
+    """
 
     connection_id: ConnectionId
     calendar_id: CalendarId
     event_id: EventId
     booking_id: BookingId
     counts: bool
+    shown_at: Instant | None = None

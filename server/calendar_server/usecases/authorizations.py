@@ -112,6 +112,10 @@ class Authorizations:
             raise ValidationError([Violation(field, problem)])
         if account.tenant and not _TENANT.fullmatch(account.tenant):
             raise ValidationError([Violation(f"{name}.tenant", "must be a tenant's id or domain, or empty")])
+        if self._allowed and _place(account.redirect_uri) not in self._allowed:
+            raise ValidationError(
+                [Violation(field, "is not on the service's allow-list (its operator's CALENDAR_REDIRECT_URIS)")]
+            )
         provider = self._providers.get(name)
         if provider is None:
             setting = f"CALENDAR_{name.upper()}_CLIENT_ID"
@@ -122,10 +126,6 @@ class Authorizations:
             raise NotConfigured(
                 "CALENDAR_REDIRECT_URIS",
                 "No redirect_uri is allowed in this service. Its operator must list them in CALENDAR_REDIRECT_URIS.",
-            )
-        if _place(account.redirect_uri) not in self._allowed:
-            raise ValidationError(
-                [Violation(field, "is not on the service's allow-list (its operator's CALENDAR_REDIRECT_URIS)")]
             )
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         tenant = account.tenant or "common"

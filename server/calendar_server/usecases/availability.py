@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from calendar_server.core.availability import Options, Ours, Overlay, Verdict, blocked, verdicts
+from calendar_server.core.availability import Options, Ours, Overlay, Verdict, blocked, unreadable, verdicts
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
     SECOND,
@@ -26,7 +26,7 @@ from calendar_server.core.model import (
     Interval,
     ProviderName,
 )
-from calendar_server.errors import CalendarError, EventUnreadable, NotFound, ProviderUnavailable
+from calendar_server.errors import CalendarError, EventUnreadable, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.providers.base import Deadline, Provider
 from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
@@ -96,6 +96,11 @@ class Availability:
         """
         connections = resolve(self._store, caller.organization_id, query.target)
         reads = self.read(connections, query.window, self.deadline(caller))
+        ended = {key[0] for key, outcome in reads.found.items() if isinstance(outcome, NotFound)}
+        if ended:
+            # Disconnected while we read. Who was named must be there; an owner has one connection less.
+            connections = [c for c in resolve(self._store, caller.organization_id, query.target) if c.id not in ended]
+            reads = Reads(reads.as_of, {key: found for key, found in reads.found.items() if key[0] not in ended})
         return self._answer(connections, query, reads)
 
     def deadline(self, caller: Caller) -> Deadline:
@@ -133,6 +138,9 @@ class Availability:
             return ProviderUnavailable("The provider took too long to answer.")
         try:
             return future.result()
+        except StoreUnavailable:
+            # Our own database, not this calendar: the whole call cannot be answered.
+            raise
         except CalendarError as error:
             return error
         except Exception:
@@ -162,7 +170,7 @@ class Availability:
     def _answer(self, connections: Sequence[Connection], query: BusyQuery, reads: Reads) -> BusyAnswer:
         # Asked after the reads: what was committed meanwhile is laid over them, what was cancelled meanwhile is not.
         ids = [connection.id for connection in connections]
-        ours, overlays = self._ours(ids), self._overlays(ids, query.window)
+        ours, overlays = self._ours(ids, reads.as_of), self._overlays(ids, query.window)
         options = Options(query.exclude_booking_ids, query.ignore_tentative)
         calendars: list[CalendarBusy] = []
         failures: list[tuple[CalendarError, CalendarBusy]] = []
@@ -174,7 +182,7 @@ class Availability:
             judged = verdicts(read, overlays.get(key, ()), ours.get(key, {}), query.window, options)
             intervals = blocked(judged, query.window)
             busy.extend(intervals)
-            error = self._error(outcome)
+            error = self._error(outcome, ours.get(key, {}), query.window, options)
             calendar = CalendarBusy(
                 connection_id=key[0],
                 calendar_id=key[1],
@@ -195,9 +203,6 @@ class Availability:
     @staticmethod
     def refuse(failures: Sequence[tuple[CalendarError, CalendarBusy]]) -> None:
         """Raise what strict calls get: the first failure that needs a person, else the first, and all of them."""
-        gone = next((error for error, _ in failures if isinstance(error, NotFound)), None)
-        if gone is not None:
-            raise gone
         first, calendar = next((failure for failure in failures if failure[0].needs_person), failures[0])
         first.metadata.update(connectionId=calendar.connection_id, calendarId=calendar.calendar_id)
         raise BusyUnknown(first, tuple(calendar for _, calendar in failures))
@@ -211,7 +216,7 @@ class Availability:
         one slot the second sees the first. Raises ``BusyUnknown`` when a calendar could not be read.
         """
         ids = [connection.id for connection in connections]
-        ours, overlays = self._ours(ids), self._overlays(ids, window)
+        ours, overlays = self._ours(ids, reads.as_of), self._overlays(ids, window)
         options = Options(excluded=frozenset({booking_id}))
         failures: list[tuple[CalendarError, CalendarBusy]] = []
         taken: Key | None = None
@@ -219,7 +224,7 @@ class Availability:
         for key, outcome in (*reads.found.items(), *_written_only(overlays, reads.found)):
             read = outcome if isinstance(outcome, CalendarRead) else None
             judged = verdicts(read, overlays.get(key, ()), ours.get(key, {}), window, options)
-            error = self._error(outcome)
+            error = self._error(outcome, ours.get(key, {}), window, options)
             if error:
                 state = BusyState.UNKNOWN if read is None else BusyState.FRESH
                 as_of = None if read is None else reads.as_of
@@ -230,17 +235,24 @@ class Availability:
             self.refuse(failures)
         return taken
 
-    def _error(self, outcome: CalendarRead | CalendarError) -> CalendarError | None:
+    def _error(
+        self,
+        outcome: CalendarRead | CalendarError,
+        ours: Mapping[EventId, Ours],
+        window: Interval,
+        options: Options,
+    ) -> CalendarError | None:
         if isinstance(outcome, CalendarError):
             return outcome
-        if outcome.unreadable:
-            return EventUnreadable(outcome.unreadable[0].event_id, retry_after_s=self._unreadable_retry_s)
-        return None
+        event = unreadable(outcome, ours, window, options)
+        return None if event is None else EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
 
-    def _ours(self, ids: Sequence[ConnectionId]) -> Mapping[Key, Mapping[EventId, Ours]]:
+    def _ours(self, ids: Sequence[ConnectionId], as_of: Instant) -> Mapping[Key, Mapping[EventId, Ours]]:
+        """Our events, as reads that began at ``as_of`` have to be understood."""
         found: dict[Key, dict[EventId, Ours]] = defaultdict(dict)
         for row in self._store.outbox.ours(ids):
-            found[row.connection_id, row.calendar_id][row.event_id] = Ours(row.booking_id, row.counts)
+            current = row.shown_at is not None and row.shown_at < as_of
+            found[row.connection_id, row.calendar_id][row.event_id] = Ours(row.booking_id, row.counts, current)
         return found
 
     def _overlays(self, ids: Sequence[ConnectionId], window: Interval) -> Mapping[Key, list[Overlay]]:

@@ -18,6 +18,7 @@ from calendar_server.core.model import (
     CalendarId,
     Connection,
     ConnectionId,
+    ConnectionStatus,
     EventId,
     EventState,
     Instant,
@@ -25,8 +26,17 @@ from calendar_server.core.model import (
     OrganizationId,
     ProviderName,
 )
-from calendar_server.errors import CalendarReadOnly, NotFound, SlotTaken, ValidationError, Violation
-from calendar_server.providers.base import Provider
+from calendar_server.errors import (
+    CalendarGone,
+    CalendarReadOnly,
+    NeedsReauth,
+    NotFound,
+    ProviderUnavailable,
+    SlotTaken,
+    ValidationError,
+    Violation,
+)
+from calendar_server.providers.base import Deadline, Provider
 from calendar_server.store.rows import BookingRow, OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.availability import Availability, Reads
@@ -38,6 +48,8 @@ from calendar_server.vault import Vault
 FIRST_LOOK_S = 0.01
 LAST_LOOK_S = 0.1
 """Seconds between two looks of a waiting call: doubling from the first to the last."""
+READS_MOST = 3
+"""Times that `require_free` reads when connections come, go or change their calendars meanwhile."""
 DEADLINE_MARGIN_S = 0.5
 """Seconds of the caller's deadline that waiting leaves."""
 
@@ -89,9 +101,17 @@ class Bookings:
 
     def sync(self, caller: Caller, command: SyncCommand) -> BookingReport:
         """Accept a revision and wait for its pushes. Committed before it is acknowledged."""
-        reads = self._reads_for(caller, command) if command.require_free else None
-        with self._store.transaction():
-            self._accept(caller.organization_id, command, reads)
+        deadline = self._availability.deadline(caller)
+        for _ in range(READS_MOST):
+            reads = self._reads_for(caller, command, deadline) if command.require_free else None
+            try:
+                with self._store.transaction():
+                    self._accept(caller.organization_id, command, reads)
+                break
+            except _Outdated:
+                continue
+        else:
+            raise ProviderUnavailable("The connections of this set keep changing at the moment. Try again.")
         self._wake()
         self._wait(caller, command)
         return self.get(caller, command.booking.id)
@@ -104,7 +124,9 @@ class Bookings:
         events = self._store.outbox.of_booking(caller.organization_id, booking_id)
         return BookingReport(self._contents.open(row)[0], tuple(_event(event) for event in events))
 
-    def _reads_for(self, caller: Caller, command: SyncCommand) -> tuple[list[Connection], Reads] | None:
+    def _reads_for(
+        self, caller: Caller, command: SyncCommand, deadline: Deadline
+    ) -> tuple[list[Connection], Reads] | None:
         """Read the span from the providers, before the transaction. None where the revision is not a new one."""
         booking = command.booking
         known = self._store.bookings.get(caller.organization_id, booking.id)
@@ -112,7 +134,7 @@ class Bookings:
             return None
         connections = self._writable(caller.organization_id, booking.id, command.target)
         window = Interval(booking.start, booking.end)
-        return connections, self._availability.read(connections, window, self._availability.deadline(caller))
+        return connections, self._availability.read(connections, window, deadline)
 
     def _accept(
         self, organization_id: OrganizationId, command: SyncCommand, reads: tuple[list[Connection], Reads] | None
@@ -124,7 +146,7 @@ class Bookings:
         if row is not None and sent.revision < row.revision:
             return
         if row is not None and sent.revision == row.revision:
-            if sent != sent_before or wanted_set != row.wanted_set:
+            if sent_before is None or _orderless(sent) != _orderless(sent_before) or wanted_set != row.wanted_set:
                 raise ValidationError(
                     [
                         Violation(
@@ -133,7 +155,7 @@ class Bookings:
                         )
                     ]
                 )
-            self._repeat(organization_id, sent.id)
+            self._repeat(organization_id, sent)
             return
         cancelled = sent.status is BookingStatus.CANCELLED
         booking = merged_cancellation(sent, before) if cancelled else sent
@@ -179,9 +201,8 @@ class Bookings:
         read_connections, found = reads
         ids = [connection.id for connection in connections]
         self._store.connections.lock(ids)
-        if set(ids) != {connection.id for connection in read_connections}:
-            # Connections came or went between the read and this transaction. Nothing is committed; a repeat reads them.
-            raise SlotTaken("The set of connections changed at this moment. Send the same revision again.")
+        if _what_blocks(connections) != _what_blocks(read_connections):
+            raise _Outdated
         taken = self._availability.require_free(connections, Interval(booking.start, booking.end), booking.id, found)
         if taken is not None:
             raise SlotTaken(
@@ -189,26 +210,37 @@ class Bookings:
                 metadata={"connectionId": taken[0], "calendarId": taken[1]},
             )
 
-    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId) -> None:
+    def _repeat(self, organization_id: OrganizationId, booking: Booking) -> None:
         now = self._store.now()
-        for row in self._store.outbox.of_booking(organization_id, booking_id):
+        rows = self._store.outbox.of_booking(organization_id, booking.id)
+        if booking.status is BookingStatus.CANCELLED:
+            # A cancellation covers every event ever written: accounts may have been connected again since.
+            rows = list(self._by_connection(rows).values())
+        for row in rows:
+            if row.state is EventState.DETACHED and self._store.connections.is_live(row.connection_id):
+                gone = dataclasses.replace(row, wanted="absent", wanted_revision=booking.revision)
+                self._store.outbox.put(_due(gone, moved(row.state, Happening.UNWANTED), now))
+                continue
             state = moved(row.state, Happening.REPEATED)
             if state is not row.state:
                 self._store.outbox.put(_due(row, state, now))
 
-    def _want(
-        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
-    ) -> None:
-        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
-        rows = self._store.outbox.of_booking(organization_id, booking.id)
+    def _by_connection(self, rows: Sequence[OutboxRow]) -> dict[ConnectionId, OutboxRow]:
+        """The rows by connection. The event of an account that was connected again goes on under its new connection."""
         by_connection = {row.connection_id: row for row in rows}
-        # The event of an account that was disconnected and is connected again goes on under its new connection.
         for row in rows:
             if row.state is EventState.DETACHED:
                 successor = self._store.connections.successor(row.connection_id)
                 if successor is not None and successor.id not in by_connection:
                     by_connection[successor.id] = dataclasses.replace(row, connection_id=successor.id)
                     del by_connection[row.connection_id]
+        return by_connection
+
+    def _want(
+        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
+    ) -> None:
+        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
+        by_connection = self._by_connection(self._store.outbox.of_booking(organization_id, booking.id))
         wanted_ids = {connection.id for connection in connections}
         for connection in connections:
             known = by_connection.get(connection.id)
@@ -216,15 +248,22 @@ class Bookings:
                 row = self._new_row(organization_id, booking, connection, now)
             elif known.state in (EventState.REMOVED, EventState.GONE):
                 row = self._regenerated(known, connection)
+            elif _never_written(known) and connection.calendar_id not in ("", known.calendar_id):
+                row = self._regenerated(dataclasses.replace(known, calendar_id=connection.calendar_id), connection)
             else:
                 row = known
-            self._store.outbox.put(
-                dataclasses.replace(
-                    _due(row, moved(row.state, Happening.WANTED), now),
-                    wanted="present",
-                    wanted_revision=booking.revision,
-                )
+            row = dataclasses.replace(
+                _due(row, moved(row.state, Happening.WANTED), now),
+                wanted="present",
+                wanted_revision=booking.revision,
             )
+            if connection.status is ConnectionStatus.NEEDS_REAUTH:
+                # It waits for the renewal of the connection, which makes it due.
+                refused = NeedsReauth()
+                row = dataclasses.replace(
+                    row, due_at=None, problem_reason=refused.reason, problem_message=refused.message
+                )
+            self._store.outbox.put(row)
         for row in by_connection.values():
             if row.connection_id in wanted_ids or not self._store.connections.is_live(row.connection_id):
                 continue
@@ -288,6 +327,28 @@ class Bookings:
     def _pending(self, organization_id: OrganizationId, booking_id: BookingId) -> bool:
         rows = self._store.outbox.of_booking(organization_id, booking_id)
         return any(row.state is EventState.PENDING for row in rows)
+
+
+class _Outdated(Exception):
+    """What blocks in the set of connections changed between the reads and the transaction: read again."""
+
+
+def _what_blocks(connections: Sequence[Connection]) -> set[tuple[ConnectionId, tuple[CalendarId, ...]]]:
+    return {(connection.id, connection.busy_calendar_ids) for connection in connections}
+
+
+def _orderless(booking: Booking) -> tuple[Booking, frozenset[Attendee]]:
+    """What is compared of a booking: the order of its attendees says nothing, nor do doubles."""
+    return dataclasses.replace(booking, attendees=()), frozenset(booking.attendees)
+
+
+def _never_written(row: OutboxRow) -> bool:
+    """Whether the event never came into its calendar, because that one is gone or takes none."""
+    return (
+        row.state is EventState.FAILED
+        and row.pushed_at == 0
+        and row.problem_reason in (CalendarGone.reason, CalendarReadOnly.reason)
+    )
 
 
 def next_generation(row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:

@@ -30,6 +30,7 @@ from calendar_server.errors import (
     Conflict,
     ForbiddenDestination,
     NotFound,
+    ProviderUnavailable,
     ValidationError,
     Violation,
 )
@@ -52,6 +53,10 @@ from calendar_server.vault import Vault, VaultError
 
 _log = logging.getLogger(__name__)
 
+ANSWER_S = 0.2
+"""Seconds of the caller's deadline that are kept for storing and answering."""
+SETTLES_MOST = 5
+"""Times an account is looked up anew when others connect and disconnect it at the same moment."""
 REVOKE_S = 5.0
 """Seconds that Disconnect waits for a provider to revoke a grant."""
 
@@ -105,23 +110,24 @@ class Connections:
     def connect(self, caller: Caller, command: ConnectCommand) -> Connection | AuthorizationUrl:
         """Connect CalDAV at once, or begin an OAuth connection. Nothing is stored before the credentials are proved."""
         if command.connection_id:
-            self._renewable(caller.organization_id, command)
+            self._check_renewable(caller.organization_id, command)
         if isinstance(command.account, OAuthAccount):
             return self._authorizations.begin(caller, command, command.account)
         return self._connect_caldav(caller, command, command.account)
 
-    def _renewable(self, organization_id: OrganizationId, command: ConnectCommand) -> Connection:
+    def _check_renewable(self, organization_id: OrganizationId, command: ConnectCommand) -> None:
+        """What can be said of a renewal before its credentials are proved; whose account it is comes after that."""
         connection = self._get(organization_id, command.connection_id)
         if command.owner and command.owner != connection.owner:
             raise ValidationError(
                 [Violation("owner", "must be empty or the connection's own when `connection_id` is given")]
             )
-        wanted = command.account.provider if isinstance(command.account, OAuthAccount) else ProviderName.CALDAV
-        if connection.provider is not wanted:
+        if isinstance(command.account, OAuthAccount) and connection.provider is not command.account.provider:
+            # Known before the person is sent to a consent page that cannot help.
             raise AccountMismatch(
-                f"The connection {connection.id} is not one of {wanted}. Renew it with its own provider."
+                f"The connection {connection.id} is not one of {command.account.provider}. "
+                "Renew it with its own provider."
             )
-        return connection
 
     def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:
         try:
@@ -160,17 +166,16 @@ class Connections:
         """
         if connection_id:
             owner = self._get(organization_id, connection_id).owner
-        try:
-            with self._store.transaction():
-                connection = self._store_account(organization_id, owner, connection_id, provider, account, secret)
-        except AlreadyThere as error:
-            # An equal Connect won the race between our look and our insert.
-            winner = self._store.connections.by_subject(organization_id, owner, provider, account.subject)
-            if winner is None:
-                raise disconnected() from error
-            raise Conflict(winner.id) from error
-        self._wake()
-        return connection
+        for _ in range(SETTLES_MOST):
+            try:
+                with self._store.transaction():
+                    connection = self._store_account(organization_id, owner, connection_id, provider, account, secret)
+            except AlreadyThere:
+                # An equal Connect won the race between our look and our insert. Look again.
+                continue
+            self._wake()
+            return connection
+        raise ProviderUnavailable("This account is connected and disconnected at the moment. Try again.")
 
     def _store_account(
         self,
@@ -182,15 +187,20 @@ class Connections:
         secret: Secret,
     ) -> Connection:
         connections = self._store.connections
-        holder = connections.by_subject(organization_id, owner, provider, account.subject)
         if connection_id:
-            target = self._get(organization_id, connection_id)
+            target = connections.get_for_update(organization_id, connection_id)
+            if target is None:
+                raise disconnected()
             if target.provider is not provider or target.subject != account.subject:
                 raise AccountMismatch(
                     f"Another account signed in than that of the connection {target.id}. "
                     "Use that account's, or connect this one without `connection_id`."
                 )
             return self._renew(target, account, secret)
+        holder = connections.by_subject(organization_id, owner, provider, account.subject)
+        if holder is not None:
+            # Locked, then looked at: of two renewals at once the second finds it active.
+            holder = connections.get_for_update(organization_id, holder.id)
         if holder is not None:
             if holder.status is ConnectionStatus.ACTIVE:
                 raise Conflict(holder.id)
@@ -214,6 +224,8 @@ class Connections:
             settings=account.settings,
         )
         connections.add(connection, self._grants.seal(connection.id, secret))
+        # What was cancelled while the account was disconnected can be taken out of its calendars now.
+        self._store.outbox.take_over_cancelled(connection.id, now)
         return connection
 
     def _renew(self, connection: Connection, account: Account, secret: Secret) -> Connection:
@@ -251,7 +263,7 @@ class Connections:
 
     def _open_token(self, token: str, row: str, column: str) -> tuple[Instant, str]:
         try:
-            sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+            sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
             connected_at, connection_id = json.loads(
                 self._vault.open(sealed, table="page_token", row=row, column=column)
             )
@@ -338,8 +350,9 @@ class Connections:
         return self._get(caller.organization_id, command.id)
 
     def _read_calendars(self, caller: Caller, connection: Connection) -> Sequence[Calendar]:
+        deadline = self._deadline(caller)
         with self._grants.use(connection) as link:
-            calendars = self._providers[connection.provider].list_calendars(link, self._deadline(caller))
+            calendars = self._providers[connection.provider].list_calendars(link, deadline)
         self._grants.went_well([connection])
         return calendars
 
@@ -350,7 +363,9 @@ class Connections:
         return connection
 
     def _deadline(self, caller: Caller) -> Deadline:
-        return caller.deadline.sooner(self._call_s) if caller.deadline else Deadline.after(self._call_s)
+        if caller.deadline is None:
+            return Deadline.after(self._call_s)
+        return Deadline(caller.deadline.at - ANSWER_S).sooner(self._call_s)
 
 
 def _filters(query: ListQuery) -> str:

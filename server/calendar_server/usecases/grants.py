@@ -89,7 +89,8 @@ class Grants:
         now = self._store.now()
         due = [
             connection
-            for connection in connections
+            # In the order of ids, as all who change several connections: two calls must not wait for each other.
+            for connection in sorted(connections, key=lambda connection: connection.id)
             if connection.sync_status is not SyncStatus.CONNECTED or now - (connection.last_sync_at or 0) >= SECOND
         ]
         if not due:

@@ -17,7 +17,9 @@ from calendar_server.core.model import (
     Booking,
     CalendarId,
     Connection,
+    ConnectionStatus,
     EventId,
+    EventState,
     ProviderName,
 )
 from calendar_server.errors import (
@@ -43,6 +45,10 @@ LOOKS_MOST = 4
 """Looks at one event in one push before it is put off."""
 GENERATIONS_MOST = 3
 """New identities tried in one push when the provider says that an id is spent."""
+
+
+_SHOWING = frozenset({EventState.PENDING, EventState.SYNCED, EventState.FAILED})
+"""States of an event that is, or may be, in its calendar."""
 
 
 class LeaseLost(Exception):
@@ -79,9 +85,12 @@ class Pushes:
             with self._grants.use(connection) as link:
                 if row.wanted == "present":
                     row, event = self._present(row, link)
-                    return self._finish(row, Happening.PUSHED, event)
-                self._absent(row, link)
-                return self._finish(row, Happening.TAKEN_OUT, None)
+                    outcome = self._finish(row, Happening.PUSHED, event)
+                else:
+                    self._absent(row, link)
+                    outcome = self._finish(row, Happening.TAKEN_OUT, None)
+            self._grants.went_well([connection])
+            return outcome
         except LeaseLost:
             return self._yield(row)
         except NotFound:
@@ -89,7 +98,9 @@ class Pushes:
             return self._yield(row)
         except NeedsReauth as error:
             # It waits without a due time; the renewal of the connection makes it due.
-            return self._put_off(row, error, due_at=None)
+            outcome = self._put_off(row, error, due_at=None)
+            self._due_if_renewed(row)
+            return outcome
         except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
             if row.wanted == "absent" and isinstance(error, CalendarGone):
                 return self._finish(row, Happening.TAKEN_OUT, None)
@@ -112,8 +123,8 @@ class Pushes:
                 # stay taken (Google's tombstones, trash bins), so the event gets a new one.
                 row = self._regenerate(row, link.connection, provider)
                 known = provider.find_event(link, _ref(row), deadline)
-            if known is not None and known.revision > booking.revision:
-                raise LeaseLost
+            # Whatever revision the event says it shows: what we hold the lease of is the newest that was acknowledged.
+            # The event's own word may be its owner's, or older than a database that was restored.
             self._still_ours(row)
             try:
                 return row, provider.put_event(link, _ref(row), booking, known, deadline)
@@ -130,11 +141,11 @@ class Pushes:
         provider = self._providers[link.connection.provider]
         deadline = Deadline.after(self._push_s)
         for _ in range(LOOKS_MOST):
+            if self._wanted_by_another(row):
+                return
             known = provider.find_event(link, _ref(row), deadline)
             if known is None:
                 return
-            if known.revision > row.wanted_revision:
-                raise LeaseLost
             self._still_ours(row)
             try:
                 provider.delete_event(link, _ref(row, known), known, deadline)
@@ -148,6 +159,13 @@ class Pushes:
         if stored is None or stored.revision != row.wanted_revision:
             raise LeaseLost
         return self._contents.open(stored)[0]
+
+    def _wanted_by_another(self, row: OutboxRow) -> bool:
+        """Whether the very same event is to stay for another connection: one account, connected by two owners."""
+        return any(
+            other.id != row.id and other.uid == row.uid and other.wanted == "present" and other.state in _SHOWING
+            for other in self._store.outbox.of_booking(row.organization_id, row.booking_id)
+        )
 
     def _still_ours(self, row: OutboxRow) -> None:
         """Look at the lease once more, right before a write. The event's version fences what happens after this."""
@@ -241,6 +259,12 @@ class Pushes:
             updated_at=self._store.now(),
         )
         return "deferred" if done else self._yield(row)
+
+    def _due_if_renewed(self, row: OutboxRow) -> None:
+        """A renewal that came between the refusal and our storing of it has made nothing due that was not waiting yet."""
+        connection = self._store.connections.get(row.organization_id, row.connection_id)
+        if connection is not None and connection.status is ConnectionStatus.ACTIVE:
+            self._store.outbox.make_due(row.connection_id, self._store.now())
 
     def _yield(self, row: OutboxRow) -> str:
         self._store.outbox.release(row.id, row.lease_token)

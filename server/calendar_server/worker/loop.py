@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 60.0
 SHORTEST_PAUSE_S = 0.02
+BLOCKED_PAUSE_S = 0.25
+"""Seconds to wait when rows are due and none can be claimed: their mailboxes are full, or somebody is changing them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
 
@@ -63,22 +65,29 @@ class Worker:
 
     def run(self) -> None:
         """Push until stopped."""
-        while not self._stopping.is_set():
+        while True:
+            # Cleared before anything is looked at, so that a wake or a stop that comes meanwhile is not lost.
             self._woken.clear()
+            if self._stopping.is_set():
+                break
             try:
                 pause = self._turn()
             except StoreUnavailable:
                 _log.warning("store_unavailable")
                 pause = STORE_PAUSE_S
-            if pause > 0:
-                self._woken.wait(pause)
+            except Exception:
+                # The loop outlives whatever one turn meets: without it nothing would be pushed any more, silently.
+                _log.exception("turn_broke")
+                pause = STORE_PAUSE_S
+            self._woken.wait(pause)
         self._threads.shutdown(wait=True)
 
     def _turn(self) -> float:
         """Lease and begin what fits. Answers the seconds until the next turn makes sense."""
         if time.monotonic() - self._expired_at >= EXPIRE_EVERY_S:
-            self._store.outbox.expire(self._store.now(), self._keep)
+            # Noted first: should it fail each time, pushes still get their turns.
             self._expired_at = time.monotonic()
+            self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
             free = self._push_threads - self._running
         if free <= 0:
@@ -93,7 +102,10 @@ class Worker:
         due_at = self._store.outbox.next_due()
         if due_at is None:
             return self._poll_s
-        return min(self._poll_s, max(SHORTEST_PAUSE_S, (due_at - self._store.now()) / SECOND))
+        left_s = (due_at - self._store.now()) / SECOND
+        # What is due and was not claimed just now cannot be: to ask again and again would only load the database.
+        shortest_s = BLOCKED_PAUSE_S if left_s <= 0 and not rows else SHORTEST_PAUSE_S
+        return min(self._poll_s, max(shortest_s, left_s))
 
     def _run(self, row: OutboxRow) -> None:
         try:
