@@ -191,6 +191,23 @@ class TestDiscovery:
         assert type(account.refusal()) is ProviderUnavailable
 
 
+class TestManyCalendars:
+    def test_a_server_that_knows_no_more_is_not_asked_for_each_of_many_calendars(self, account: StrangeAccount) -> None:
+        for number in range(40):
+            account.dav.shelves[f"/dav/home/c{number}/"] = Shelf(f"C{number}")
+        assert len(account.connect().busy_calendar_ids) == 41
+        assert len(account.dav.log) < 15
+
+    def test_what_only_the_calendar_itself_tells_is_asked_of_each(self, account: StrangeAccount) -> None:
+        zone = {"{urn:ietf:params:xml:ns:caldav}calendar-timezone": "BEGIN:VTIMEZONE\nTZID:Europe/Paris\n"}
+        for number in range(20):
+            account.dav.shelves[f"/dav/home/c{number}/"] = Shelf(f"C{number}", properties=zone)
+        account.dav.quirks.add("time_zone_at_depth_0")
+        account.connect()
+        told = account.provider.list_calendars(account.link, soon())
+        assert [one.time_zone for one in told] == ["", *["Europe/Paris"] * 20]
+
+
 class TestChoice:
     def test_every_own_calendar_blocks_at_first(self, account: StrangeAccount) -> None:
         account.dav.shelves["/dav/home/home/"] = Shelf("Home")

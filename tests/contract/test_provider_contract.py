@@ -15,7 +15,7 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.base import Deadline, EventRef, RemoteEvent
-from tests.contract.worlds import WINDOW, Series, Switch, World, at, booking, soon
+from tests.contract.worlds import WINDOW, MemoryWorld, Series, Switch, World, at, booking, soon
 
 UID = "a0b1c2d3e4f5g6h7i8j9k0l1m2n3o4p5q6r7s8t9u0v1a2b3c4d5"
 
@@ -282,3 +282,13 @@ class TestDisconnected:
                 verb()
         switch.live = True
         assert found(world).revision == 1
+
+
+class TestMemoryFails:
+    def test_a_failing_provider_is_not_a_free_calendar(self, switch: Switch) -> None:
+        world = MemoryWorld(switch)
+        world.memory.fail_next(ProviderUnavailable("It is down."), times=2)
+        for _ in range(2):
+            with pytest.raises(ProviderUnavailable):
+                read(world)
+        assert read(world).events == ()

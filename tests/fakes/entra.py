@@ -78,7 +78,7 @@ class _Refresh:
     uses: int = 0
 
 
-Change = Callable[[dict[str, object]], None]
+Change = Callable[[dict[str, object]], object]
 
 
 class Entra:

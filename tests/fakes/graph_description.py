@@ -74,9 +74,8 @@ ENDPOINTS = (
 class GraphDescription:
     """Microsoft's types of calendars."""
 
-    def __init__(self, schema: Mapping[str, object] | None = None):
-        read = json.loads(SCHEMA.read_text(encoding="utf-8")) if schema is None else schema
-        self._types: Mapping[str, Mapping[str, object]] = read["definitions"]
+    def __init__(self) -> None:
+        self._types: Mapping[str, Mapping[str, object]] = json.loads(SCHEMA.read_text(encoding="utf-8"))["definitions"]
 
     def members(self, name: str) -> frozenset[str]:
         """The names of a type's members."""
@@ -218,7 +217,8 @@ class GraphDescription:
                 yield from max(found, key=len) if isinstance(value, (Mapping, list)) else found[0]
             return
         types = schema.get("type")
-        if types is not None and not _has_type(value, [types] if isinstance(types, str) else types):
+        kinds = [types] if isinstance(types, str) else types
+        if isinstance(kinds, Sequence) and not _has_type(value, kinds):
             yield f"{at}: {value!r} is not {types}"
             return
         allowed = schema.get("enum")

@@ -24,8 +24,9 @@ from calendar_server.core.model import (
 from calendar_server.errors import NeedsReauth, NotFound, ProviderUnavailable
 from calendar_server.providers.base import Secret
 from calendar_server.providers.egress import AllowList, Egress
-from calendar_server.providers.oauth import OAuthClient, OAuthSettings
+from calendar_server.providers.oauth import OAuthClient, OAuthSettings, Tokens
 from calendar_server.store.store import Store
+from calendar_server.usecases.authorizations import secret_of
 from calendar_server.usecases.grants import EARLY_S, Grants
 from calendar_server.vault import Vault
 from tests.fakes.entra import OAuthAnswer
@@ -243,6 +244,11 @@ class TestWhatIsStored:
         old = world.store_secret(world.secret(left_s=0))
         world.used()
         assert world.grants.opened(world.connection)["refresh_token"] == old["refresh_token"]
+
+    def test_tokens_without_a_refresh_token_keep_the_one_from_before(self) -> None:
+        before = Secret({"access_token": "a", "refresh_token": "kept", "expires_at": "0", "tenant": "common"})
+        kept = secret_of(Tokens("b", "", 3600, None), tenant="common", now=0, before=before)
+        assert kept["refresh_token"] == "kept"
 
     @pytest.mark.parametrize("rotates", [True, False])
     def test_renewal_follows_renewal(self, world: World, rotates: bool) -> None:

@@ -33,6 +33,8 @@ HOMES_MOST = 20
 CALENDARS_MOST = 500
 LOOKS_MOST = 50
 """Collections that are asked one by one for what their home did not tell."""
+VAIN_LOOKS_MOST = 5
+"""Of those, how many may know no more than their home did before the others are taken to be like them."""
 
 _COLLECTION = (
     protocol.RESOURCE_TYPE,
@@ -230,7 +232,7 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
         return False
     if itself is not None and itself.broken:
         raise ProviderUnavailable("The server could not list the calendars.")
-    looks = 0
+    looks = vain = 0
     for member in members:
         if not _is_calendar(member):
             if _is_withheld(member):
@@ -241,10 +243,11 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
         if canonical(id) in found or len(found) >= CALENDARS_MOST:
             continue
         session.visitable(reach.url_of(id))
-        if not only and looks < LOOKS_MOST and any(tag not in member.found for tag in _DECISIVE):
+        withheld = any(tag not in member.found for tag in _DECISIVE)
+        if withheld and not only and looks < LOOKS_MOST and vain < VAIN_LOOKS_MOST:
             # DAViCal keeps calendar-timezone back at depth 1, and tells it at depth 0.
-            looks += 1
-            member = _asked_itself(session, id, member)
+            before, member = member, _asked_itself(session, id, member)
+            looks, vain = looks + 1, vain + (len(member.found) == len(before.found))
         if _takes_events(member):
             found[canonical(id)] = _collection(id, member, lambda href: canonical(reach.id_in(href, answer.url)))
     return True

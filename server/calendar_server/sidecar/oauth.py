@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from calendar_server.core.model import ProviderName
-from calendar_server.sidecar.pages import page
+from calendar_server.sidecar.pages import PAGE_HEADERS, page
 
 Finish = Callable[[ProviderName, Sequence[tuple[str, str]]], str | None]
 """Finishes a redirect: where the browser goes, or None when the state is none of ours."""
@@ -40,7 +40,7 @@ def _route(name: ProviderName, finish: Finish) -> Route:
         pairs = request.query_params.multi_items() if len(query) <= QUERY_BYTES_MOST else []
         destination = await run_in_threadpool(finish, name, pairs)
         if destination is None:
-            return HTMLResponse(UNKNOWN, status_code=400)
+            return HTMLResponse(UNKNOWN, status_code=400, headers=PAGE_HEADERS)
         # 303: whatever the provider used, the caller's page is fetched by GET.
         return RedirectResponse(destination, status_code=303)
 

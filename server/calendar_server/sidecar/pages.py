@@ -18,8 +18,12 @@ p { margin: 0 0 0.75rem; color: var(--quiet); }
 p:last-child { margin-bottom: 0; color: var(--ink); font-weight: 550; }
 """
 
-STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-"""What the content security policy allows as style: this text and no other."""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+PAGE_HEADERS = {
+    # This style sheet and no other, no script, nothing from elsewhere.
+    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'"
+}
 
 _ICON = (
     '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.6" stroke-linecap="round" '

@@ -1,0 +1,304 @@
+"""Real children that read real text: what hostile text costs, and whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import psutil
+import pytest
+
+from calendar_server.core.busy import Reading, Resource, floating_zone, read_resource
+from calendar_server.core.intervals import from_datetime
+from calendar_server.core.model import EventId, Interval
+from calendar_server.errors import ProviderUnavailable
+from calendar_server.providers.base import Deadline
+from calendar_server.providers.expander import CHUNK_RESOURCES, Expander
+from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot
+
+EVENT_S = 0.25
+WINDOW = Interval(*(from_datetime(datetime(2026, month, 1, tzinfo=UTC)) for month in (3, 4)))
+READING = Reading(WINDOW, "UTC")
+MEMORY = 512_000_000
+
+_names = count()
+
+
+def resource(*lines: str, event_id: str = "") -> Resource:
+    name = event_id or f"e{next(_names)}"
+    body = "\r\n".join(["BEGIN:VCALENDAR", "BEGIN:VEVENT", f"UID:{name}", *lines, "END:VEVENT", "END:VCALENDAR", ""])
+    return Resource(EventId(name), body)
+
+
+def meeting(day: int = 10) -> Resource:
+    return resource(f"DTSTART:202603{day:02}T090000Z", "DURATION:PT1H")
+
+
+def slow() -> Resource:
+    """Takes seconds of CPU time to read, and is like no other text."""
+    return resource("DTSTART:20260310T090000Z", f"SUMMARY:{next(_names)}", "STATUS:CONFIRMED\r\n" * 2_000_000)
+
+
+def secondly() -> Resource:
+    return resource("DTSTART:19700101T000000Z", "DURATION:PT1S", "RRULE:FREQ=SECONDLY")
+
+
+def children() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> bool:
+    """Poll the world outside of this process."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture(scope="module")
+def expander() -> Iterator[Expander]:
+    made = Expander(processes=2, event_s=EVENT_S, calendar_s=2.5, address_space_bytes=MEMORY)
+    made.warm()
+    yield made
+    made.close()
+
+
+def starts(expander: Expander, *resources: Resource, reading: Reading = READING, seconds: float = 20) -> list[int]:
+    return [event.start for event in expander.expand(resources, reading, Deadline.after(seconds)).events]
+
+
+def test_a_child_reads_what_the_reader_reads(expander):
+    texts = [meeting(10), meeting(3), resource("DTSTART:20260301T100000Z", "DURATION:PT1H", "RRULE:FREQ=DAILY")]
+    texts.append(resource("DTSTART:garbage"))
+    found = expander.expand(texts, READING, Deadline.after(20))
+    each = [read_resource(text, READING, "UTC", limit=20_000) for text in texts]
+    assert sorted(found.events, key=repr) == sorted((event for one in each for event in one.events), key=repr)
+    assert found.unreadable == each[3].unreadable
+    assert found.event_ids is None
+
+
+def test_events_come_by_start(expander):
+    found = starts(expander, meeting(20), meeting(3), meeting(10))
+    assert found == sorted(found)
+    assert len(found) == 3
+
+
+def test_an_empty_calendar_is_read(expander):
+    assert starts(expander) == []
+
+
+def test_every_second_since_1970_is_one_unreadable_event_within_three_seconds(expander):
+    bad = secondly()
+    began = time.monotonic()
+    found = expander.expand([meeting(), bad, meeting(11)], READING, Deadline.after(20))
+    assert time.monotonic() - began < 3
+    assert len(found.events) == 2
+    assert [each.event_id for each in found.unreadable] == [bad.event_id]
+
+
+def test_a_text_that_takes_too_long_is_named_and_the_others_stay_exact(expander):
+    bad, killed = slow(), expander.killed
+    found = expander.expand([meeting(), bad, meeting(11)], READING, Deadline.after(20))
+    assert len(found.events) == 2
+    assert [each.event_id for each in found.unreadable] == [bad.event_id]
+    assert expander.killed == killed
+
+
+def test_a_text_that_was_too_much_is_not_tried_again_at_once(expander):
+    bad = slow()
+    expander.expand([bad], READING, Deadline.after(20))
+    began = time.monotonic()
+    again = expander.expand([bad, meeting()], READING, Deadline.after(20))
+    assert time.monotonic() - began < EVENT_S / 2
+    assert [each.event_id for each in again.unreadable] == [bad.event_id]
+    assert len(again.events) == 1
+
+
+def test_a_calendar_of_nothing_but_slow_texts_costs_its_own_limit(expander):
+    began = time.monotonic()
+    with pytest.raises(ProviderUnavailable):
+        expander.expand([slow() for _ in range(30)], READING, Deadline.after(60))
+    assert time.monotonic() - began < 8
+
+
+def test_the_deadline_ends_a_call(expander):
+    began = time.monotonic()
+    with pytest.raises(ProviderUnavailable):
+        expander.expand([slow() for _ in range(8)], READING, Deadline.after(0.3))
+    assert time.monotonic() - began < 3
+    assert len(starts(expander, meeting())) == 1
+
+
+def test_a_deadline_that_has_passed_asks_no_child(expander):
+    with pytest.raises(ProviderUnavailable):
+        expander.expand([meeting()], READING, Deadline(0))
+
+
+def test_hostile_calendars_neither_fail_nor_delay_the_others_for_long(expander):
+    hostile = [[slow() for _ in range(3)] for _ in range(6)]
+    stop = threading.Event()
+    longest = 0.0
+    with ThreadPoolExecutor(len(hostile)) as threads:
+        calls = [threads.submit(read_or_fail, expander, texts) for texts in hostile]
+        while not all(call.done() for call in calls):
+            began = time.monotonic()
+            assert len(starts(expander, meeting(), meeting(11))) == 2
+            longest = max(longest, time.monotonic() - began)
+        stop.set()
+    assert longest < 3
+
+
+def read_or_fail(expander: Expander, texts: list[Resource]) -> None:
+    try:
+        expander.expand(texts, READING, Deadline.after(30))
+    except ProviderUnavailable:
+        pass
+
+
+def test_a_large_calendar_is_read_whole_and_shares_one_zone(expander):
+    texts = [
+        resource("DTSTART;TZID=Asia/Tokyo:20260310T090000", "DURATION:PT1H") for _ in range(CHUNK_RESOURCES * 2 + 10)
+    ]
+    # In its own chunk this one would be alone with its zone.
+    texts += [resource("DTSTART;VALUE=DATE:20260320"), resource("DTSTART;TZID=Europe/Paris:20260321T090000")]
+    found = expander.expand(texts, Reading(WINDOW), Deadline.after(30))
+    assert floating_zone(texts, "") == "Asia/Tokyo"
+    assert len(found.events) == len(texts) - 1
+    assert from_datetime(datetime(2026, 3, 19, 15, tzinfo=UTC)) in {event.start for event in found.events}
+
+
+def test_more_memory_than_allowed_is_named_and_the_others_stay_exact():
+    small = Expander(processes=1, event_s=20, calendar_s=40, address_space_bytes=220_000_000)
+    try:
+        bad = slow()
+        found = small.expand([meeting(), bad, meeting(11)], READING, Deadline.after(60))
+        assert [each.event_id for each in found.unreadable] == [bad.event_id]
+        assert len(found.events) == 2
+    finally:
+        small.close()
+
+
+def test_a_child_that_dies_takes_only_the_event_along_that_it_was_at():
+    alone = Expander(processes=1, event_s=20, calendar_s=40, address_space_bytes=2_000_000_000)
+    known = {child.pid for child in children()}
+    try:
+        alone.warm()
+        [child] = [child for child in children() if child.pid not in known]
+        at_rest = sum(child.cpu_times()[:2])
+        bad = slow()
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(alone.expand, [meeting(), bad, meeting(11)], READING, Deadline.after(60))
+            assert until(lambda: sum(child.cpu_times()[:2]) > at_rest + 0.5)
+            child.send_signal(signal.SIGKILL)
+            found = call.result()
+        assert [each.event_id for each in found.unreadable] == [bad.event_id]
+        assert len(found.events) == 2
+        assert alone.killed == 1
+    finally:
+        alone.close()
+
+
+def test_nothing_runs_before_the_first_use_and_nothing_after_close():
+    known = {child.pid for child in children()}
+    made = Expander(processes=2, event_s=1, calendar_s=2, address_space_bytes=MEMORY)
+    assert {child.pid for child in children()} == known
+    made.warm()
+    ours = [child for child in children() if child.pid not in known]
+    assert len(ours) == 2
+    made.close()
+    assert until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in ours))
+    with pytest.raises(ProviderUnavailable):
+        made.expand([meeting()], READING, Deadline.after(5))
+
+
+@pytest.fixture
+def slot() -> Iterator[Slot]:
+    made = Slot(0.2, MEMORY)
+    yield made
+    made.close()
+
+
+def test_a_task_over_its_time_ends_its_child_and_the_next_one_works(slot):
+    with pytest.raises(ChildTimedOut):
+        slot.result(slot.run(time.sleep, (60,), 0.2), 0.2)
+    assert slot.result(slot.run(abs, (-1,), 5), 5) == 1
+    assert slot.killed == 1
+
+
+def test_a_child_that_crashes_is_told_from_one_that_is_slow(slot):
+    with pytest.raises(ChildEnded):
+        slot.result(slot.run(os.abort, (), 5), 5)
+
+
+def test_code_that_is_deaf_to_signals_is_ended_by_the_kernel(slot):
+    # The guard's exception waits for the regular expression to come back, which takes years.
+    deaf = (
+        "__import__('calendar_server.providers.expander_child').providers.expander_child._guard.run("
+        "lambda: __import__('re').match('(a+)+$', 'a' * 60 + 'b'))"
+    )
+    with pytest.raises(ChildEnded):
+        slot.result(slot.run(eval, (deaf,), 20), 20)
+
+
+def test_a_child_has_no_core_dumps_and_a_limit_of_memory(slot):
+    limits = "[__import__('resource').getrlimit(each) for each in (4, 9)]"
+    assert slot.result(slot.run(eval, (limits,), 5), 5) == [(0, 0), (MEMORY, MEMORY)]
+
+
+def test_a_child_imports_no_calendar_library_and_nothing_of_the_servers(slot):
+    modules = slot.result(slot.run(eval, ("sorted(__import__('sys').modules)",), 5), 5)
+    heavy = {"grpc", "icalendar", "recurring_ical_events", "caldav", "lxml", "dateutil", "peewee", "httpx", "pytest"}
+    assert heavy.isdisjoint(modules)
+    assert "calendar_server.core.busy" in modules
+
+
+def test_a_child_has_none_of_its_parents_files_and_sockets(slot):
+    with socket.create_server(("127.0.0.1", 0)), Path(__file__).open():
+        names = slot.result(
+            slot.run(
+                eval,
+                (
+                    "[__import__('os').readlink(f'/proc/self/fd/{n}') "
+                    "for n in range(3, 64) if __import__('os').path.islink(f'/proc/self/fd/{n}')]",
+                ),
+                5,
+            ),
+            5,
+        )
+    assert not [name for name in names if name.startswith("socket:") or name.endswith(".py")]
+
+
+def test_children_end_with_a_parent_that_is_killed_and_never_import_its_main_module(tmp_path):
+    script = tmp_path / "main.py"
+    # No `if __name__ == "__main__"`: were it imported again, it would start children without end.
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time
+        from calendar_server.providers.expander import Expander
+        expander = Expander(processes=2, event_s=1, calendar_s=2, address_space_bytes=512_000_000)
+        expander.warm()
+        print("warm", flush=True)
+        time.sleep(120)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "warm\n"
+        inner = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert len(inner) >= 2
+    assert until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in inner))
