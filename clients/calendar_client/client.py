@@ -47,7 +47,7 @@ later.
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     # Names every calendar that could not be read, in the trailing metadata.
-    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
     # A year of a hundred connections, explained, is larger than gRPC's 4 MB.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     # Notice a dead line while a call is in progress; an idle connection is left in peace.

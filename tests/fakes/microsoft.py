@@ -417,6 +417,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    """Head and body leave in one piece: two small ones would wait for each other's acknowledgement."""
     server: _Server
 
     def setup(self) -> None:
@@ -435,7 +437,6 @@ class _Handler(BaseHTTPRequestHandler):
         if reply is None:
             self.close_connection = True
             return
-        # In one piece: two small ones would wait for each other's acknowledgement.
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)

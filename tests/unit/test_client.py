@@ -241,11 +241,11 @@ class TestErrors:
         assert isinstance(error.__cause__, grpc.RpcError)
 
     def test_details_larger_than_the_usual_limit_arrive(self, client: CalendarClient, service: FakeService) -> None:
-        violations = tuple((f"booking.attendees[{n}].email", "is not an e-mail address.") for n in range(265))
+        violations = tuple((f"booking.attendees[{n}].email", "is not an e-mail address.") for n in range(300))
         error = failing(
             client, service, Failure(grpc.StatusCode.INVALID_ARGUMENT, "VALIDATION_ERROR", violations=violations)
         )
-        assert len(error.violations) == 265
+        assert len(error.violations) == 300
 
     def test_the_conflict_names_the_connection(self, client: CalendarClient, service: FakeService) -> None:
         service.add_connection("cal_9")

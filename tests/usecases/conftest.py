@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -26,7 +27,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import ProviderRefused
-from calendar_server.providers.base import Account, Deadline, Secret
+from calendar_server.providers.base import Account, Deadline, Link, Secret
 from calendar_server.providers.memory import MemoryProvider
 from calendar_server.store.store import Store
 from calendar_server.usecases.authorizations import Authorizations
@@ -81,12 +82,27 @@ class Accounts:
         return account, Secret({"username": username, "password": password})
 
 
+class Interrupted(MemoryProvider):
+    """Lets a test do something in the middle of things: before the next exchange with the provider."""
+
+    def __init__(self, calendars: Iterable[Calendar]):
+        super().__init__(calendars)
+        self.interruptions: list[Callable[[], object]] = []
+
+    def _exchange(self, link: Link, deadline: Deadline) -> threading.Lock:
+        with self._lock:
+            interruption = self.interruptions.pop(0) if self.interruptions else None
+        if interruption is not None:
+            interruption()
+        return super()._exchange(link, deadline)
+
+
 @dataclasses.dataclass
 class World:
     """The service without its doors, and what tests do with it."""
 
     store: Store
-    provider: MemoryProvider
+    provider: Interrupted
     accounts: Accounts
     connections: Connections
     availability: Availability
@@ -168,7 +184,7 @@ def cancelled(revision: int = 2, booking_id: str = "b") -> Booking:
 def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
     vault = VAULT
-    provider = MemoryProvider(
+    provider = Interrupted(
         [
             Calendar(WORK, "Work", writable=True, primary=True),
             Calendar(HOME, "Home", writable=True),

@@ -64,6 +64,7 @@ class ResourceBusy:
     unreadable: tuple[UnreadableEvent, ...] = ()
 
 
+_ABOVE_ALL_EVENTS = 10**9
 _X_WR_TIMEZONE = re.compile(r"^X-WR-TIMEZONE(?:;[^:\r\n]*)?:([^\r\n]+)", re.I | re.M)
 _START_ZONE = re.compile(r'^DTSTART;(?:[^:\r\n]*;)?TZID=("[^"\r\n]*"|[^;:\r\n]+)', re.I | re.M)
 
@@ -76,12 +77,22 @@ def floating_zone(resources: Iterable[Resource], calendar_timezone: str) -> str:
     if calendar_timezone.strip() and (found := _calendar_zone(calendar_timezone)) is not None:
         known = named(found.name)
         return known.name if known else calendar_timezone
+    return elected(zone_votes(resources))
+
+
+def zone_votes(resources: Iterable[Resource]) -> Counter[str]:
+    """What speaks for which zone: an event for the one it starts in, X-WR-TIMEZONE for its own, before all events."""
     votes: Counter[str] = Counter()
     for resource in resources:
         if (match := _X_WR_TIMEZONE.search(resource.text)) and (zone := named(match[1])):
-            return zone.name
+            votes[zone.name] += _ABOVE_ALL_EVENTS
         if match := _START_ZONE.search(resource.text):
             votes[match[1]] += 1
+    return votes
+
+
+def elected(votes: Counter[str]) -> str:
+    """The IANA name of the zone with most votes, of those that are understood; else UTC."""
     for tzid, _ in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
         if (zone := named(tzid)) is not None:
             return zone.name

@@ -19,7 +19,6 @@ from xml.parsers import expat
 
 from caldav.elements import cdav, dav
 from caldav.elements.base import BaseElement
-from caldav.response import DAVResponse
 from lxml import etree
 
 from calendar_server.errors import ProviderUnavailable
@@ -235,6 +234,10 @@ def _tree(body: bytes) -> etree._Element | None:
     answer = SimpleNamespace(
         headers={"Content-Type": "text/calendar"}, status_code=207, content=body, text="", reason="Multi-Status"
     )
+    # Here and not above: the package's response brings the icalendar library, a quarter of a second of the time in which a
+    # server starts. `warm` imports it as soon as the server serves.
+    from caldav.response import DAVResponse
+
     return DAVResponse(answer).tree
 
 

@@ -14,12 +14,14 @@ import resource
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
-from calendar_server.core.busy import Reading, Resource, ResourceBusy, floating_zone, read_resource, zone_of
+from calendar_server.core.busy import Reading, Resource, ResourceBusy, floating_zone, read_resource, zone_of, zone_votes
 from calendar_server.core.model import Interval
+from calendar_server.core.zones import UTC_ZONE
 
 T = TypeVar("T")
 
@@ -110,12 +112,20 @@ def ready() -> int:
     return os.getpid()
 
 
-def choose_floating(resources: Sequence[Resource], calendar_timezone: str) -> str:
-    """``floating_zone`` under guard: a zone that takes too long to understand is not understood."""
+def count_votes(resources: Sequence[Resource]) -> Counter[str]:
+    """What these resources say about the calendar's zone."""
     assert _guard is not None
-    _guard.progress.value = -1
-    found = _guard.run(lambda: floating_zone(resources, calendar_timezone))
-    return found if found is not None else floating_zone(resources, "")
+    return _guard.run(lambda: zone_votes(resources)) or Counter()
+
+
+def choose_floating(resources: Sequence[Resource], calendar_timezone: str, otherwise: str = "") -> str:
+    """``floating_zone`` under guard: a zone that takes too long to understand is not understood.
+
+    ``otherwise``: the zone that the resources have elected already.
+    """
+    assert _guard is not None
+    found = _guard.run(lambda: floating_zone(resources, calendar_timezone or otherwise))
+    return found or _guard.run(lambda: floating_zone(resources, otherwise)) or UTC_ZONE.name
 
 
 def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | None, slice_s: float) -> Slice:

@@ -1,77 +1,78 @@
-"""What an event of Google Calendar v3 means: when it is, and whether it blocks.
+"""Events of Google Calendar v3 as JSON, to and fro: what one occurrence means, and what a booking looks like as an event.
 
 Pure: decoded JSON comes in, nouns go out. Where an event leaves room for doubt, it blocks: an unknown kind, status or
-transparency is busy, and a time that cannot be read makes an ``UnreadableEvent``.
+transparency is busy, and a time that cannot be read makes an ``UnreadableEvent``. In this order, the first that holds
+decides:
+    cancelled          ``status``
+    working elsewhere  ``eventType`` workingLocation
+    birthday           ``eventType`` birthday
+    declined           the answer of the calendar's owner (attendee ``self``), if it is their only one
+    free               ``transparency``
+    out of office, focus time   ``eventType``
+    tentative          ``status``, or the owner's answer
+    busy               all else
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
+from calendar_server.core.event import EAST, WEST
 from calendar_server.core.intervals import from_datetime, to_datetime, touches
 from calendar_server.core.model import (
     DAY,
-    HOUR,
     SECOND,
     BlockReason,
+    Booking,
     BusyEvent,
-    CalendarRead,
     EventId,
     Instant,
     Interval,
     UnreadableEvent,
 )
+from calendar_server.core.zones import Zone, described, naive_instant, named
+from calendar_server.errors import ProviderUnavailable
+from calendar_server.providers.base import RemoteEvent
+from calendar_server.providers.wording import event_text, event_title
 
-FIELDS = (
-    "kind,timeZone,accessRole,nextPageToken,"
-    "items(id,status,eventType,transparency,start,end,attendees(self,responseStatus))"
-)
-"""What is asked of ``events.list``. No title, no place, no guest's name ever reaches this process."""
+Json = Mapping[str, object]
 
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d{1,18}))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
-)
+UID_PROPERTY = "calendarsUid"
+REVISION_PROPERTY = "calendarsRevision"
+"""Private extended properties (https://developers.google.com/calendar/api/guides/extended-properties) of events of ours:
+which one it is, and which revision of the booking it shows."""
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)(?:\.(\d{1,18}))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_ZONE_SPREAD = Interval(-14 * HOUR, 12 * HOUR)
-"""How far a local time can lie from the same time in UTC: zones reach from UTC+14 to UTC-12."""
+_ETAG = re.compile(r"[\x21-\x7e]{1,1024}")
 
 
 class _Unreadable(Exception):
-    """A time says nothing that can be relied on. ``span`` is where it must lie, if that much could be read."""
+    """A time says nothing that can be relied on. ``around`` is where it must lie, if that much could be read."""
 
-    def __init__(self, message: str, span: Interval | None = None):
+    def __init__(self, message: str, around: Interval | None = None):
         super().__init__(message)
-        self.span = span
+        self.around = around
 
 
-def read_events(items: Iterable[Mapping[str, object]], zone_name: str, window: Interval) -> CalendarRead:
-    """Judge the items of ``events.list``. ``zone_name`` is the calendar's zone: all-day dates are placed in it."""
-    zone = zone_named(zone_name)
-    events: list[BusyEvent] = []
-    unreadable: list[UnreadableEvent] = []
-    for item in items:
-        found = _read(item, zone, window)
-        if isinstance(found, BusyEvent):
-            events.append(found)
-        elif found is not None:
-            unreadable.append(found)
-    return CalendarRead(tuple(events), tuple(unreadable))
+def busy_event(item: Json, zone: Zone | None, window: Interval) -> BusyEvent | UnreadableEvent | None:
+    """One item of ``events.list``, judged. None: it does not touch the window, or cannot be read and does not block.
 
-
-def _read(item: Mapping[str, object], zone: tzinfo | None, window: Interval) -> BusyEvent | UnreadableEvent | None:
-    """One event; None when it does not touch the window, or has no place in time and is certain not to block."""
-    reason, tentative = _reason(item)
-    told = item.get("id")
-    event_id = EventId(told) if isinstance(told, str) else EventId("")
+    ``zone`` is the calendar's, where dates of all-day events lie. Where it is None they may lie anywhere on earth, and
+    such an event cannot be read.
+    """
+    reason, tentative = _standing(item)
+    event_id = EventId(text_of(item, "id"))
     try:
-        start, end = _span(item, zone)
+        start, end = _span(item, zone, window)
     except _Unreadable as error:
-        if not reason.blocks or (error.span is not None and not touches(error.span, window)):
+        if not reason.blocks or (error.around is not None and not touches(error.around, window)):
             return None
-        return UnreadableEvent(event_id or EventId("unknown"), str(error), error.span)
+        return UnreadableEvent(event_id or EventId("unknown"), str(error), error.around)
     if not touches(Interval(start, end), window):
         return None
     if start == end and reason.blocks:
@@ -79,7 +80,7 @@ def _read(item: Mapping[str, object], zone: tzinfo | None, window: Interval) -> 
     return BusyEvent(start, end, reason, event_id, tentative)
 
 
-def _reason(item: Mapping[str, object]) -> tuple[BlockReason, bool]:
+def _standing(item: Json) -> tuple[BlockReason, bool]:
     """Why the event blocks or does not, its length aside; and whether it is tentative, by itself or by its owner."""
     answers = _own_answers(item.get("attendees"))
     status, kind = item.get("status"), item.get("eventType")
@@ -98,132 +99,238 @@ def _reason(item: Mapping[str, object]) -> tuple[BlockReason, bool]:
         reason = BlockReason.OUT_OF_OFFICE
     elif kind == "focusTime":
         reason = BlockReason.FOCUS_TIME
-    elif tentative:
-        reason = BlockReason.TENTATIVE
     else:
-        reason = BlockReason.BUSY
+        reason = BlockReason.TENTATIVE if tentative else BlockReason.BUSY
     return reason, tentative
 
 
-def _own_answers(attendees: object) -> set[object]:
+def _own_answers(attendees: object) -> set[str]:
     """What the calendar's owner answered. Guests are not asked: only ``self`` stands for this copy of the event."""
     if not isinstance(attendees, list):
         return set()
-    return {
-        str(guest.get("responseStatus")) for guest in attendees if isinstance(guest, dict) and guest.get("self") is True
-    }
+    own = [guest for guest in attendees if isinstance(guest, Mapping) and guest.get("self") is True]
+    return {text_of(guest, "responseStatus") for guest in own}
 
 
-def _span(item: Mapping[str, object], zone: tzinfo | None) -> Interval:
-    start = _moment(item.get("start"), zone)
-    told_end = item.get("end")
-    if isinstance(told_end, dict) and "date" in told_end and start.all_day:
-        end = _moment(told_end, zone).at
-        if end == start.at:
-            # An end date is exclusive. Whoever writes the day itself there means that day.
-            end = start.next_day
-    elif told_end is None and start.all_day:
-        end = start.next_day
-    else:
-        end = _moment(told_end, zone).at
-    if end < start.at:
-        raise _Unreadable("The event ends before it starts.")
-    return Interval(start.at, end)
-
-
+@dataclass(frozen=True, slots=True)
 class _Moment:
-    """A start or an end. ``all_day`` ones are the first instant of a date in the calendar's zone."""
+    """A start or an end. Of a date it is the first instant, and ``next_day`` the first of the day after."""
 
-    __slots__ = ("all_day", "at", "next_day")
-
-    def __init__(self, at: Instant, next_day: Instant = 0, *, all_day: bool = False):
-        self.at = at
-        self.next_day = next_day
-        self.all_day = all_day
+    at: Instant
+    next_day: Instant | None = None
 
 
-def _moment(told: object, zone: tzinfo | None) -> _Moment:
-    if not isinstance(told, dict):
-        raise _Unreadable("The event lacks a start or an end.")
+def _span(item: Json, zone: Zone | None, window: Interval) -> Interval:
+    told_end = item.get("end")
     try:
-        if isinstance(told.get("dateTime"), str):
-            return _Moment(_instant(told["dateTime"], told.get("timeZone")))
-        if isinstance(told.get("date"), str):
-            return _day(told["date"], zone)
+        start = _moment(item, "start", zone)
+    except _Unreadable as error:
+        # Where all-day dates lie may be told within a day or so, and that is enough for most windows.
+        raise _Unreadable(str(error), _around(item) or _known_before(item, zone, window)) from error
+    if told_end is None and start.next_day is not None:
+        return Interval(start.at, start.next_day)
+    try:
+        end = _moment(item, "end", zone)
+    except _Unreadable as error:
+        beyond = Interval(start.at, start.at + SECOND) if start.at >= window.end else None
+        raise _Unreadable(str(error), beyond) from error
+    if start.next_day is not None and end.next_day is not None and end.at == start.at:
+        # An end date is exclusive. Whoever writes the day itself there means that day.
+        return Interval(start.at, start.next_day)
+    if end.at < start.at:
+        raise _Unreadable("The event ends before it starts.")
+    return Interval(start.at, end.at)
+
+
+def _moment(item: Json, name: str, zone: Zone | None) -> _Moment:
+    value = item.get(name)
+    if not isinstance(value, Mapping):
+        raise _Unreadable(f"The event's {name} is missing.")
+    moment, day = value.get("dateTime"), value.get("date")
+    try:
+        if isinstance(moment, str):
+            return _Moment(_instant(moment, text_of(value, "timeZone")))
+        if isinstance(day, str):
+            first = _date(day)
+            if zone is None:
+                raise _Unreadable("The event is all-day in a calendar whose zone is not known.")
+            return _Moment(zone.instant(first), zone.instant(first + timedelta(days=1)))
     except (ValueError, OverflowError) as error:
-        raise _Unreadable("The event has a time that does not exist.") from error
-    raise _Unreadable("The event has a start or an end without a time.")
+        raise _Unreadable(f"The event's {name} is no time.") from error
+    raise _Unreadable(f"The event's {name} is no time.")
 
 
-def _instant(text: str, zone_name: object) -> Instant:
-    """Read an RFC 3339 time. The zone is a field of its own where the text has no offset."""
-    try:
-        return instant_of(text)
-    except NoOffset as without:
-        zone = zone_named(zone_name)
-        if zone is None:
-            raise _Unreadable("The event has a time in a zone that is not known.", _spread(without.local)) from None
-        return from_datetime(without.local.replace(tzinfo=zone))
-
-
-def _day(text: str, zone: tzinfo | None) -> _Moment:
-    if not _DATE.fullmatch(text):
-        raise ValueError(text)
-    day = date.fromisoformat(text)
-    first = datetime(day.year, day.month, day.day)
-    if zone is None:
-        raise _Unreadable("The event is all-day in a calendar whose zone is not known.", _spread(first, DAY))
-    # A midnight that the clocks skip is the moment of the change, one that comes twice is the first: ``fold=0`` says both.
-    at, after = first.replace(tzinfo=zone), (first + timedelta(days=1)).replace(tzinfo=zone)
-    return _Moment(from_datetime(at), from_datetime(after), all_day=True)
-
-
-def _spread(local: datetime, length: int = 0) -> Interval | None:
-    """Where a local time of an unknown zone lies at the widest. Its event may be long: no end can be told for a start."""
-    if not length:
+def _around(item: Json) -> Interval | None:
+    """Where an event between two dates lies whatever its zone is."""
+    start, end = item.get("start"), item.get("end")
+    if not isinstance(start, Mapping) or not isinstance(end, Mapping):
         return None
-    at = from_datetime(local.replace(tzinfo=UTC))
-    return Interval(at + _ZONE_SPREAD.start, at + length + _ZONE_SPREAD.end)
+    try:
+        first, last = _date(text_of(start, "date")), _date(text_of(end, "date"))
+    except ValueError:
+        return None
+    if last < first:
+        return None
+    return Interval(naive_instant(first) - EAST, max(naive_instant(last), naive_instant(first) + DAY) + WEST)
 
 
-class NoOffset(ValueError):
-    """A date-time without an offset. ``local`` is what it says on the clock."""
+def _known_before(item: Json, zone: Zone | None, window: Interval) -> Interval | None:
+    """The end of an event without a start, where that is known to lie before the window."""
+    try:
+        end = _moment(item, "end", zone)
+    except _Unreadable:
+        return None
+    return Interval(end.at - SECOND, end.at) if end.at <= window.start else None
 
-    def __init__(self, local: datetime):
-        super().__init__("no offset")
-        self.local = local
+
+def _instant(text: str, zone_name: str) -> Instant:
+    """Read an RFC 3339 time. Without an offset it is one on the clocks of the zone that is named beside it."""
+    local, offset = _rfc3339(text)
+    if offset is not None:
+        return naive_instant(local) - offset
+    zone = zone_of(zone_name)
+    if zone is None:
+        raise ValueError("in an unknown zone")
+    return zone.instant(local)
 
 
-def instant_of(text: object) -> Instant:
-    """Read an RFC 3339 date-time. Raises ``NoOffset`` where it has none, else ``ValueError`` or ``OverflowError``."""
-    match = _RFC3339.fullmatch(text) if isinstance(text, str) else None
+def instant_of(value: object) -> Instant:
+    """An RFC 3339 time with its offset. Raises ``ValueError`` or ``OverflowError`` for anything else."""
+    local, offset = _rfc3339(value if isinstance(value, str) else "")
+    if offset is None:
+        raise ValueError("without an offset")
+    return naive_instant(local) - offset
+
+
+def _rfc3339(text: str) -> tuple[datetime, Instant | None]:
+    """What the clock shows, and the offset from UTC if it is told."""
+    match = _RFC3339.fullmatch(text)
     if match is None:
-        raise ValueError("not a date-time of RFC 3339")
+        raise ValueError("no time of RFC 3339")
     day, clock, second, fraction, offset = match.groups()
-    # A leap second (RFC 3339 section 5.7) is the one after :59.
-    leap = 1 if second == "60" else 0
+    # A leap second is told as :60 (RFC 3339 section 5.7); it is the one after :59.
+    leap = second == "60"
     local = datetime.fromisoformat(f"{day}T{clock}:{'59' if leap else second}")
     local += timedelta(seconds=leap, microseconds=int((fraction or "0")[:6].ljust(6, "0")))
     if offset is None:
-        raise NoOffset(local)
-    return from_datetime(local.replace(tzinfo=datetime.fromisoformat(f"2000-01-01T00:00:00{offset.upper()}").tzinfo))
+        return local, None
+    # The same instant as if it were UTC, less itself: the offset, read by those who know how.
+    aware = datetime.fromisoformat(f"2000-01-01T00:00:00{offset.upper()}")
+    return local, naive_instant(datetime(2000, 1, 1)) - from_datetime(aware)
 
 
-def zone_named(name: object) -> tzinfo | None:
-    """The zone with this IANA name, or None."""
-    if not isinstance(name, str) or not name:
-        return None
+def _date(text: str) -> datetime:
+    """The midnight that begins a date, on whatever clock."""
+    if not _DATE.fullmatch(text):
+        raise ValueError("no date")
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEvent(RemoteEvent):
+    """An event of ours as Google has it. ``leftovers`` names what a patch has to clear: ``date``, ``recurrence`` and
+    ``source`` stay in an event until they are taken out by name."""
+
+    leftovers: frozenset[str] = frozenset()
+
+
+_LEFTOVERS = frozenset({"date", "recurrence", "source"})
+
+
+def remote_event(event: Json, event_id: EventId) -> FoundEvent:
+    """An event of ours as it stands there. Raises ``ProviderUnavailable`` when it is another one, or has no etag."""
+    etag = text_of(event, "etag")
+    if text_of(event, "id") != event_id or not _ETAG.fullmatch(etag):
+        raise ProviderUnavailable("Google's answer about an event could not be read.")
+    leftovers = {name for name in ("recurrence", "source") if event.get(name)}
+    if any("date" in _mapping(event, name) for name in ("start", "end")):
+        leftovers.add("date")
+    told = text_of(_mapping(_mapping(event, "extendedProperties"), "private"), REVISION_PROPERTY)
+    revision = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else 0
+    sequence = event.get("sequence")
+    return FoundEvent(
+        event_id,
+        etag,
+        revision,
+        sequence if isinstance(sequence, int) else 0,
+        text_of(event, "htmlLink"),
+        frozenset(leftovers),
+    )
+
+
+def event_content(uid: str, booking: Booking) -> dict[str, object]:
+    """The event as the booking wants it, whole. Guests are text: an attendee would be sent mail."""
+    content: dict[str, object] = {
+        "summary": event_title(booking),
+        "description": event_text(booking),
+        "location": booking.location,
+        "start": _time(booking.start, booking.time_zone),
+        "end": _time(booking.end, booking.time_zone),
+        "status": "confirmed",
+        "transparency": "opaque",
+        "extendedProperties": {"private": {UID_PROPERTY: uid, REVISION_PROPERTY: str(booking.revision)}},
+    }
+    if _is_page(booking.url):
+        content["source"] = {"title": event_title(booking), "url": booking.url}
+    return content
+
+
+def event_changes(uid: str, booking: Booking, known: RemoteEvent) -> dict[str, object]:
+    """The same as a patch: what its owner has added (colour, reminders, notes, guests) stays, for it is not named."""
+    leftovers = known.leftovers if isinstance(known, FoundEvent) else _LEFTOVERS
+    changes = event_content(uid, booking)
+    if "date" in leftovers:
+        # Its owner made it all-day. A patch joins members, and an event with a date and a time is refused.
+        for name in ("start", "end"):
+            changes[name] = {**_mapping(changes, name), "date": None}
+    if "recurrence" in leftovers:
+        changes["recurrence"] = []
+    if "source" in leftovers:
+        changes.setdefault("source", None)
+    return changes
+
+
+def _time(instant: Instant, zone_name: str) -> dict[str, object]:
+    return {"dateTime": told(instant), "timeZone": zone_name or "UTC"}
+
+
+def _is_page(url: str) -> bool:
+    """``source`` takes http and https alone."""
     try:
-        return ZoneInfo(name)
-    except (ValueError, KeyError, OSError):
-        return None
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def told(instant: Instant) -> str:
     """An instant as Google takes it: whole seconds, UTC. Part of a second is cut off."""
-    return f"{to_datetime(instant // SECOND * SECOND):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{to_datetime(instant // SECOND * SECOND).replace(tzinfo=None).isoformat()}Z"
 
 
-def told_up(instant: Instant) -> str:
-    """The same, with part of a second rounded up."""
-    return told(instant + SECOND - 1)
+def whole_seconds(window: Interval) -> Interval:
+    """The window, widened to whole seconds: Google ignores their parts."""
+    return Interval(window.start // SECOND * SECOND, -(-window.end // SECOND) * SECOND)
+
+
+def zone_of(name: str) -> Zone | None:
+    """The zone that Google means by a name; None when nobody knows it."""
+    return named(name) or described(name)
+
+
+def text_of(values: Json, name: str) -> str:
+    """The member's text; empty when there is none, or none that can be written down again."""
+    value = values.get(name)
+    if not isinstance(value, str) or not value.isprintable():
+        return _cleaned(value) if isinstance(value, str) else ""
+    return value
+
+
+def _cleaned(text: str) -> str:
+    """Half of a pair of surrogates is no character, and a NUL is none that a database takes."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= one <= "\udfff" or one == "\0" else one for one in text)
+
+
+def _mapping(values: Json, name: str) -> Json:
+    value = values.get(name)
+    return value if isinstance(value, Mapping) else {}

@@ -155,7 +155,7 @@ class Bookings:
                         )
                     ]
                 )
-            self._repeat(organization_id, sent)
+            self._repeat(organization_id, sent.id)
             return
         cancelled = sent.status is BookingStatus.CANCELLED
         booking = merged_cancellation(sent, before) if cancelled else sent
@@ -210,37 +210,26 @@ class Bookings:
                 metadata={"connectionId": taken[0], "calendarId": taken[1]},
             )
 
-    def _repeat(self, organization_id: OrganizationId, booking: Booking) -> None:
+    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId) -> None:
         now = self._store.now()
-        rows = self._store.outbox.of_booking(organization_id, booking.id)
-        if booking.status is BookingStatus.CANCELLED:
-            # A cancellation covers every event ever written: accounts may have been connected again since.
-            rows = list(self._by_connection(rows).values())
-        for row in rows:
-            if row.state is EventState.DETACHED and self._store.connections.is_live(row.connection_id):
-                gone = dataclasses.replace(row, wanted="absent", wanted_revision=booking.revision)
-                self._store.outbox.put(_due(gone, moved(row.state, Happening.UNWANTED), now))
-                continue
+        for row in self._store.outbox.of_booking(organization_id, booking_id):
             state = moved(row.state, Happening.REPEATED)
             if state is not row.state:
                 self._store.outbox.put(_due(row, state, now))
 
-    def _by_connection(self, rows: Sequence[OutboxRow]) -> dict[ConnectionId, OutboxRow]:
-        """The rows by connection. The event of an account that was connected again goes on under its new connection."""
+    def _want(
+        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
+    ) -> None:
+        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
+        rows = self._store.outbox.of_booking(organization_id, booking.id)
         by_connection = {row.connection_id: row for row in rows}
+        # The event of an account that was disconnected and is connected again goes on under its new connection.
         for row in rows:
             if row.state is EventState.DETACHED:
                 successor = self._store.connections.successor(row.connection_id)
                 if successor is not None and successor.id not in by_connection:
                     by_connection[successor.id] = dataclasses.replace(row, connection_id=successor.id)
                     del by_connection[row.connection_id]
-        return by_connection
-
-    def _want(
-        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
-    ) -> None:
-        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
-        by_connection = self._by_connection(self._store.outbox.of_booking(organization_id, booking.id))
         wanted_ids = {connection.id for connection in connections}
         for connection in connections:
             known = by_connection.get(connection.id)

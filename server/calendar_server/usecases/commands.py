@@ -24,7 +24,6 @@ from calendar_server.core.model import (
     ProviderName,
 )
 
-
 # Connections
 
 

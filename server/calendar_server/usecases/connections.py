@@ -50,7 +50,6 @@ from calendar_server.usecases.commands import (
 from calendar_server.usecases.grants import Grants, disconnected
 from calendar_server.vault import Vault, VaultError
 
-
 _log = logging.getLogger(__name__)
 
 ANSWER_S = 0.2

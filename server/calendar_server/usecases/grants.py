@@ -61,7 +61,7 @@ class Grants:
             raise NeedsReauth()
         version = connection.grant_version
         try:
-            sealed, version, secret = self._open(connection)
+            _, version, secret = self._open(connection)
             if connection.provider in self._clients:
                 secret = self._fresh(connection, Secret({}))
             yield Link(
@@ -147,7 +147,7 @@ class Grants:
     def _renewed(self, connection: Connection, refused: Secret, deadline: Deadline) -> Secret:
         """Inside the lease: read again, renew, and store before anything uses the new tokens."""
         for _ in range(3):
-            sealed, version, secret = self._open(connection)
+            sealed, _, secret = self._open(connection)
             if self._usable(secret, refused):
                 return secret
             self._check(connection)

@@ -242,7 +242,7 @@ class Pushes:
 
     def _defer(self, row: OutboxRow, error: CalendarError) -> str:
         asked = error.retry_after_s if isinstance(error, ProviderThrottled) else None
-        seconds = retry_after_s(row.attempts + 1, asked, random.random())
+        seconds = retry_after_s(row.attempts + 1, asked, random.random())  # noqa: S311 — spreads retries
         return self._put_off(row, error, due_at=self._store.now() + int(seconds * SECOND))
 
     def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None) -> str:

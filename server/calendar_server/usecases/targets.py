@@ -21,4 +21,4 @@ def resolve(store: Store, organization_id: OrganizationId, target: Target) -> li
     missing = [connection_id for connection_id in target.connection_ids if connection_id not in found]
     if missing:
         raise NotFound(f"There is no connection {missing[0]}. List shows the ones there are.")
-    return list(found[connection_id] for connection_id in dict.fromkeys(target.connection_ids))
+    return [found[connection_id] for connection_id in dict.fromkeys(target.connection_ids)]
