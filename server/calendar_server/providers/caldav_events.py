@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import icalendar
-
 from calendar_server.core.model import SECOND, Booking
 from calendar_server.providers.wording import event_text, event_title
 
@@ -89,6 +87,9 @@ def standing(text: str) -> Standing | None:
 
 def written(uid: str, booking: Booking, *, sequence: int, now: float, before: Standing | None = None) -> bytes:
     """The text of the event that shows ``booking``. ``now`` is seconds since 1970; ``before`` is what stood there."""
+    # Imported here: see `caldav_protocol`.
+    import icalendar
+
     stamp = datetime.fromtimestamp(int(now), UTC)
     event = icalendar.Event()
     event.add("UID", uid)

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from typing import TypeVar, TypeVarTuple
 
-from calendar_server.core.busy import Reading, Resource
+from calendar_server.core.busy import Reading, Resource, elected
 from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, UnreadableEvent
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
@@ -33,10 +34,14 @@ from calendar_server.providers.expander_child import (
     TOO_LONG,
     Packed,
     Slice,
-    choose_floating,
+    count_votes,
     read_slice,
+    understand_zone,
 )
 from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 CHUNK_BYTES = 512 * 1024
 CHUNK_RESOURCES = 400
@@ -100,12 +105,23 @@ class Expander:
 
     def _floating(self, call: _Call, deadline: Deadline) -> str:
         """The zone of floating times, from all of the calendar. One chunk alone finds it out by itself."""
+        zone = self._ask(call, deadline, understand_zone, (call.reading.calendar_timezone,))
+        if zone:
+            return zone
+        votes: Counter[str] = Counter()
+        for chunk in call.chunks:
+            votes += self._ask(call, deadline, count_votes, (call.some(chunk),))
+        return elected(votes)
+
+    def _ask(self, call: _Call, deadline: Deadline, function: Callable[[*Ts], T], arguments: tuple[*Ts]) -> T:
+        """One task in one slot, all or nothing."""
         slot = self._turnstile.take(call, deadline)
         began = time.monotonic()
         try:
             limit_s = self._limit_s(call, deadline)
-            task = slot.run(choose_floating, (list(call.resources), call.reading.calendar_timezone), limit_s)
-            return slot.result(task, limit_s)
+            future = slot.run(function, arguments, limit_s, deadline.remaining())
+            began = time.monotonic()
+            return slot.result(future, limit_s)
         except (ChildTimedOut, ChildEnded, MemoryError) as error:
             raise ProviderUnavailable("The calendar's text could not be read.") from error
         finally:
@@ -125,10 +141,11 @@ class Expander:
                     try:
                         task.limit_s = self._limit_s(call, deadline)
                         text = (call.some(task.chunk), call.reading, call.floating, SLICE_S)
-                        future = slot.run(read_slice, text, task.limit_s)
+                        future = slot.run(read_slice, text, task.limit_s, deadline.remaining())
                     except BaseException:
                         self._turnstile.put_back(slot)
                         raise
+                    task.began = time.monotonic()
                     running[future] = task
                 wait(running, timeout=min(task.left_s() for task in running.values()), return_when=FIRST_COMPLETED)
                 for future in [each for each, task in running.items() if each.done() or task.left_s() <= 0]:
@@ -149,20 +166,17 @@ class Expander:
             part = task.slot.result(future, 0)
         except ChildTimedOut as error:
             raise ProviderUnavailable("The calendar takes too long to read.") from error
-        except ChildEnded as error:
-            if error.progress is None or error.progress >= len(chunk):
-                raise ProviderUnavailable("The calendar's text could not be read.") from error
-            # The events before it were read well, but their results are lost.
-            call.name(chunk[error.progress])
-            call.put_back(chunk[: error.progress])
-            call.put_back(chunk[error.progress + 1 :])
-        except MemoryError:
-            # Not while reading, where that is caught, but in taking the task in or giving the result back.
-            if len(chunk) == 1:
-                call.name(chunk[0])
-            else:
+        except (ChildEnded, MemoryError) as error:
+            at = error.progress if isinstance(error, ChildEnded) else None
+            if at is None and len(chunk) > 1:
+                # Not in reading: taking the texts in, or giving the results back, was too much. Half of it may not be.
                 call.put_back(chunk[: len(chunk) // 2])
                 call.put_back(chunk[len(chunk) // 2 :])
+            else:
+                # Events before it were read well, but their results are lost.
+                call.name(chunk[at or 0])
+                call.put_back(chunk[: at or 0])
+                call.put_back(chunk[(at or 0) + 1 :])
         else:
             call.floating = part.floating
             for index, packed in zip(chunk, part.results, strict=False):

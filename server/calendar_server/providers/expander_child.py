@@ -19,9 +19,17 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
-from calendar_server.core.busy import Reading, Resource, ResourceBusy, floating_zone, read_resource, zone_of, zone_votes
+from calendar_server.core.busy import (
+    Reading,
+    Resource,
+    ResourceBusy,
+    elected,
+    own_zone,
+    read_resource,
+    zone_of,
+    zone_votes,
+)
 from calendar_server.core.model import Interval
-from calendar_server.core.zones import UTC_ZONE
 
 T = TypeVar("T")
 
@@ -112,20 +120,16 @@ def ready() -> int:
     return os.getpid()
 
 
+def understand_zone(calendar_timezone: str) -> str:
+    """``own_zone`` under guard: a zone that takes too long to understand is not understood."""
+    assert _guard is not None
+    return _guard.run(lambda: own_zone(calendar_timezone)) or ""
+
+
 def count_votes(resources: Sequence[Resource]) -> Counter[str]:
     """What these resources say about the calendar's zone."""
     assert _guard is not None
     return _guard.run(lambda: zone_votes(resources)) or Counter()
-
-
-def choose_floating(resources: Sequence[Resource], calendar_timezone: str, otherwise: str = "") -> str:
-    """``floating_zone`` under guard: a zone that takes too long to understand is not understood.
-
-    ``otherwise``: the zone that the resources have elected already.
-    """
-    assert _guard is not None
-    found = _guard.run(lambda: floating_zone(resources, calendar_timezone or otherwise))
-    return found or _guard.run(lambda: floating_zone(resources, otherwise)) or UTC_ZONE.name
 
 
 def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | None, slice_s: float) -> Slice:
@@ -135,8 +139,9 @@ def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | 
     """
     assert _guard is not None
     began = time.process_time()
-    name = floating if floating is not None else choose_floating(resources, reading.calendar_timezone)
-    zone = zone_of(name)
+    if floating is None:
+        floating = understand_zone(reading.calendar_timezone) or elected(count_votes(resources))
+    zone = zone_of(floating)
     results: list[Packed] = []
     for index, each in enumerate(resources):
         _guard.progress.value = index
@@ -145,7 +150,7 @@ def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | 
         if time.process_time() - began > slice_s:
             break
     _guard.progress.value = -1
-    return Slice(results, name, time.process_time() - began)
+    return Slice(results, floating, time.process_time() - began)
 
 
 def _packed(read: ResourceBusy) -> Packed:

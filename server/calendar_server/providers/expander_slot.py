@@ -27,7 +27,7 @@ from calendar_server.providers.expander_child import ready, start
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_START_S = 10.0
+START_S = 10.0
 """Seconds that a child may take to start on a busy machine."""
 
 
@@ -91,25 +91,32 @@ class Slot:
                 self._pool = ProcessPool(max_workers=1, initializer=start, initargs=self._limits, context=_Spawn())
                 self._starting = self._pool.schedule(ready)
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, start_s: float = START_S) -> None:
         """Wait until the child that was launched is there. Raises ``ProviderUnavailable``."""
         starting = self._starting
         if starting is None:
             return
         try:
-            starting.result(_START_S)
+            starting.result(min(start_s, START_S))
             self._starting = None
         except Exception as error:
-            self.renew()
+            if not isinstance(error, TimeoutError) or start_s >= START_S:
+                self.renew()
             raise ProviderUnavailable("Calendar text cannot be read at the moment.") from error
 
-    def run(self, function: Callable[[*Ts], T], arguments: tuple[*Ts], limit_s: float) -> Future[T]:
-        """Begin a task, which is ended after ``limit_s``. The start of the child does not count."""
+    def run(
+        self, function: Callable[[*Ts], T], arguments: tuple[*Ts], limit_s: float, start_s: float = START_S
+    ) -> Future[T]:
+        """Begin a task, which is ended after ``limit_s``. The start of the child does not count; it may take ``start_s``.
+
+        Raises ``ProviderUnavailable`` when there is no child to be had.
+        """
         self.launch()
-        self.wait_ready()
+        self.wait_ready(start_s)
         pool = self._pool
         if pool is None:
             raise ProviderUnavailable("The service is shutting down.")
+        self._progress.value = -1
         try:
             future: Future[T] = pool.schedule(function, args=arguments, timeout=limit_s)
         except RuntimeError as error:

@@ -116,7 +116,13 @@ def answer_of(error: Exception, request_id: str) -> Answer:
 
 def wire_status(answer: Answer, request_id: str) -> WireStatus:
     """The answer as gRPC aborts with it, with the request id beside it."""
-    return WireStatus(answer.code, answer.message, ((DETAILS_KEY, answer.details), ("x-request-id", request_id)))
+    trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, answer.details), ("x-request-id", request_id))
+    if answer.code is grpc.StatusCode.UNAVAILABLE and answer.reason != errors.StoreUnavailable.reason:
+        # Standard clients repeat UNAVAILABLE within a second or two and know nothing of RetryInfo. A provider that is down
+        # is not up again by then, and the repeat would end as DEADLINE_EXCEEDED, without the reason. A negative number
+        # stops them (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback).
+        trailers += (("grpc-retry-pushback-ms", "-1"),)
+    return WireStatus(answer.code, answer.message, trailers)
 
 
 def shown(value: str, bytes_most: int) -> str:
