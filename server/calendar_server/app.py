@@ -331,13 +331,13 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         authenticator=service.keys,
         metrics=service.metrics,
     )
-    sidecar = None if beside_server else _sidecar(service, stop)
     server.start()
     others = [
         ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
+    sidecar = None if beside_server else _sidecar(service, stop)
     # Started when we serve: they take seconds of CPU to begin.
     for other in (*others, *([worker] if worker else [])):
         other.start()

@@ -26,8 +26,8 @@ from calendar_server.providers.base import Secret
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings, Tokens
 from calendar_server.store.store import Store
-from calendar_server.usecases.authorizations import secret_of
-from calendar_server.usecases.grants import EARLY_S, Grants
+from calendar_server.usecases.authorizations import EARLY_S, secret_of
+from calendar_server.usecases.grants import Grants
 from calendar_server.vault import Vault
 from tests.fakes.entra import OAuthAnswer
 from tests.fakes.microsoft import GraphUser, MicrosoftFake
@@ -54,7 +54,7 @@ class World:
             {
                 "access_token": str(tokens["access_token"]),
                 "refresh_token": str(tokens["refresh_token"]),
-                "expires_at": str(self.store.now() + left_s * SECOND),
+                "renew_at": str(self.store.now() + (left_s - EARLY_S) * SECOND),
                 "tenant": "common",
             }
         )
@@ -246,7 +246,7 @@ class TestWhatIsStored:
         assert world.grants.opened(world.connection)["refresh_token"] == old["refresh_token"]
 
     def test_tokens_without_a_refresh_token_keep_the_one_from_before(self) -> None:
-        before = Secret({"access_token": "a", "refresh_token": "kept", "expires_at": "0", "tenant": "common"})
+        before = Secret({"access_token": "a", "refresh_token": "kept", "renew_at": "0", "tenant": "common"})
         kept = secret_of(Tokens("b", "", 3600, None), tenant="common", now=0, before=before)
         assert kept["refresh_token"] == "kept"
 
@@ -256,9 +256,15 @@ class TestWhatIsStored:
         world.microsoft.entra.lifetime_s = 5000
         for _ in range(3):
             stored = world.grants.opened(world.connection)
-            ended = {**stored.values, "expires_at": "0"}
+            ended = {**stored.values, "renew_at": "0"}
             world.store_secret(Secret(ended))
             assert world.accepts(world.used())
+
+    @pytest.mark.parametrize("lives_s", [1, 40, 60, 100, 3600])
+    def test_a_token_is_good_for_three_quarters_of_its_life_at_least(self, lives_s: int) -> None:
+        fresh = secret_of(Tokens("b", "r", lives_s, None), tenant="common", now=0)
+        assert int(fresh["renew_at"]) >= lives_s * SECOND * 3 // 4
+        assert int(fresh["renew_at"]) <= max(lives_s - min(EARLY_S, lives_s // 4), 1) * SECOND
 
     def test_what_is_stored_shows_no_token(self, world: World) -> None:
         secret = world.store_secret(world.secret(left_s=0))
@@ -346,6 +352,19 @@ class TestWhoIsTroubled:
         world.microsoft.entra.before_token = meanwhile
         assert world.used() == newer[0]["access_token"]
         assert dict(world.grants.opened(world.connection).values) == dict(newer[0].values)
+
+    def test_many_that_wait_for_a_dead_grant_ask_about_it_once(self, world: World) -> None:
+        world.store_secret(world.secret(left_s=0))
+        world.microsoft.entra.revoke(world.anna.user)
+
+        def use() -> bool:
+            with pytest.raises((NeedsReauth, ProviderUnavailable)):
+                world.used()
+            return True
+
+        with ThreadPoolExecutor(12) as pool:
+            assert all(pool.map(lambda _: use(), range(12)))
+        assert world.refreshes == 1
 
 
 class TestDisconnected:

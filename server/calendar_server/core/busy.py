@@ -182,7 +182,7 @@ class _Report:
 
     def problem(self, problem: Unreadable) -> None:
         """Name a problem of something that blocks, unless it lies outside the window."""
-        if False:
+        if not problem.may_touch(self._window):
             return
         interval = problem.interval
         if interval is None and problem.earliest is not None and problem.latest is not None:

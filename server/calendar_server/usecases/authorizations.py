@@ -35,6 +35,8 @@ from calendar_server.vault import Vault, VaultError
 
 _log = logging.getLogger(__name__)
 
+EARLY_S = 60
+"""Seconds before its end that an access token is renewed; one that lives shorter, at three quarters of its life."""
 STATE_S = 600
 """Seconds a person has from Connect to the callback."""
 
@@ -51,7 +53,7 @@ _WORDS: dict[type[CalendarError], str] = {
 _NOT_GRANTED_BY_NAME = frozenset({"openid", "email", "profile", "offline_access"})
 """Scopes that providers answer under other names, or not at all."""
 
-_TENANT = re.compile(r"[A-Za-z0-9.-]{1,128}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 
 
 class ReadsAccount(Protocol):
@@ -227,11 +229,12 @@ class _Denied(Exception):
 
 def secret_of(tokens: Tokens, *, tenant: str, now: int, before: Secret | None = None) -> Secret:
     """Tokens as they are sealed. A refresh token that was not rotated stays as it was ``before``."""
+    early_s = min(EARLY_S, tokens.expires_in_s // 4)
     return Secret(
         {
             "access_token": tokens.access_token,
             "refresh_token": tokens.refresh_token or (before["refresh_token"] if before else ""),
-            "expires_at": str(now + tokens.expires_in_s * SECOND),
+            "renew_at": str(now + (tokens.expires_in_s - early_s) * SECOND),
             "tenant": tenant,
         }
     )

@@ -25,8 +25,6 @@ from calendar_server.vault import Vault, VaultError
 
 _log = logging.getLogger(__name__)
 
-EARLY_S = 60
-"""Seconds before its end that an access token is renewed."""
 LEASE_S = 30.0
 """Seconds one process may take to renew a grant before another may try."""
 REFRESH_S = 12.0
@@ -147,10 +145,15 @@ class Grants:
     def _renewed(self, connection: Connection, refused: Secret, deadline: Deadline) -> Secret:
         """Inside the lease: read again, renew, and store before anything uses the new tokens."""
         for _ in range(3):
-            sealed, _, secret = self._open(connection)
+            sealed, version, secret = self._open(connection)
             if self._usable(secret, refused):
                 return secret
-            self._check(connection)
+            current = self._store.connections.get(connection.organization_id, connection.id)
+            if current is None:
+                raise disconnected()
+            if current.status is ConnectionStatus.NEEDS_REAUTH:
+                # Whoever held the lease before us has learned that; asking again would only tell it again.
+                raise NeedsReauth()
             try:
                 tokens = self._clients[connection.provider].refresh(
                     refresh_token=secret["refresh_token"], tenant=secret["tenant"], deadline=deadline
@@ -158,6 +161,8 @@ class Grants:
             except NeedsReauth:
                 # Believed only while the refused refresh token is the one that is stored.
                 if self._open(connection)[0] == sealed:
+                    # Noted inside the lease, so that those who wait for it need not ask.
+                    self._store.connections.note_refusal(connection.id, version, NeedsReauth().message)
                     raise
                 continue
             renewed = secret_of(tokens, tenant=secret["tenant"], now=self._store.now(), before=secret)
@@ -169,7 +174,7 @@ class Grants:
     def _usable(self, secret: Secret, refused: Secret) -> bool:
         if secret["access_token"] == refused.values.get("access_token"):
             return False
-        return int(secret["expires_at"]) - EARLY_S * SECOND > self._store.now()
+        return int(secret["renew_at"]) > self._store.now()
 
 
 def disconnected() -> CalendarError:
