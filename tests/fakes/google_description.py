@@ -302,9 +302,11 @@ def _scalar(value: object, described: Described) -> Iterator[str]:
     allowed = described.get("enum")
     if isinstance(allowed, list) and value not in allowed:
         yield f"{value!r} is none of {', '.join(map(str, allowed))}"
-    for limit, breaks in (("minimum", lambda v, m: v < m), ("maximum", lambda v, m: v > m)):
-        if limit in described and breaks(value, int(str(described[limit]))):
-            yield f"{value!r} is beyond the {limit}"
+    if isinstance(value, int):
+        if value < int(str(described.get("minimum", value))):
+            yield f"{value!r} is less than the minimum"
+        if value > int(str(described.get("maximum", value))):
+            yield f"{value!r} is more than the maximum"
     if form in ("date", "date-time"):
         try:
             if form == "date-time" and not _DATE_TIME.fullmatch(str(value)):

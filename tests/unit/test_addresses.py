@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from calendar_server.providers.addresses import (
     AllowList,
     canonical_host,
@@ -12,8 +15,6 @@ from calendar_server.providers.addresses import (
     parse_address,
     parse_url,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 INNER_V4 = [
     "0.0.0.0",

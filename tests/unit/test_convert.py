@@ -7,6 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from calendar_server.core.model import (
     DAY,
     SECOND,
@@ -53,11 +59,6 @@ from calendar_server.usecases.commands import (
 )
 from calendars.v1 import availability_pb2, booking_pb2, connection_pb2, errors_pb2
 from calendars.v1 import calendar_service_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW_AT = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

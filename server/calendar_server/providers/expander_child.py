@@ -112,6 +112,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        os._exit(0)
 
 
 def ready() -> int:
