@@ -230,7 +230,14 @@ class GoogleFake:
     # One request.
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> _Reply | None:
-        """None: the line is cut without a word."""
+        """None: the line is cut without a word. What the fake itself stumbles over is a problem too."""
+        try:
+            return self._answer(method, target, headers, body)
+        except Exception as error:
+            self.problems.append(f"{method} {target}: the fake broke: {error!r}")
+            return _refusal(Refused(500, "backendError", "Internal Error"))
+
+    def _answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> _Reply | None:
         parts = urlsplit(target)
         if parts.path.startswith(_ROOT):
             return self._calendar_api(method, target[len(_ROOT) :], headers, body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -78,13 +78,11 @@ class GoogleCalendar:
 
     # What its owner does.
 
-    def add(self, start: date, end: date, recurrence: Sequence[str] = (), **members: object) -> str:
+    def add(self, start: date, end: date, /, **members: object) -> str:
         """A new event: aware datetimes, or dates for an all-day one. ``members`` are Google's. Answers its id."""
         with self._lock:
             event_id = f"own{next(self._ids):05}"
             content: Json = {"start": self._time(start), "end": self._time(end), "summary": "Something", **members}
-            if recurrence:
-                content["recurrence"] = list(recurrence)
             self._keep(event_id, content)
             return event_id
 

@@ -302,7 +302,7 @@ def _scalar(value: object, described: Described) -> Iterator[str]:
     allowed = described.get("enum")
     if isinstance(allowed, list) and value not in allowed:
         yield f"{value!r} is none of {', '.join(map(str, allowed))}"
-    if isinstance(value, int):
+    if kind == "integer" and isinstance(value, int):
         if value < int(str(described.get("minimum", value))):
             yield f"{value!r} is less than the minimum"
         if value > int(str(described.get("maximum", value))):

@@ -163,16 +163,18 @@ def test_hostile_calendars_neither_fail_nor_delay_the_others_for_long():
     longest = 0.0
     try:
         one.warm()
+        first = time.monotonic()
         with ThreadPoolExecutor(len(hostile)) as threads:
             calls = [threads.submit(read_or_fail, one, texts) for texts in hostile]
             while not all(call.done() for call in calls):
                 began = time.monotonic()
                 assert len(starts(one, meeting(), meeting(11))) == 2
                 longest = max(longest, time.monotonic() - began)
+        total = time.monotonic() - first
     finally:
         one.close()
-    # In the order of arrival it would be the time of them all, six seconds.
-    assert longest < 2
+    # Were it not for who has used less, it would be the time of them all, six seconds; here it is that of one slice.
+    assert longest < total / 2
 
 
 def read_or_fail(expander: Expander, texts: list[Resource]) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import multiprocessing
 import sys
 import threading
+import types
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -55,6 +56,7 @@ class _Child(SpawnProcess):
     def _Popen(process_obj: Any) -> Any:
         with _Child._launching:
             main = sys.modules["__main__"]
+            sys.modules["__main__"] = types.ModuleType("__main__")
             try:
                 return SpawnProcess._Popen(process_obj)
             finally:

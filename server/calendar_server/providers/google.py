@@ -149,12 +149,12 @@ class GoogleProvider:
 
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read what stands in the window; only when it stands there, where the account may see no more than that."""
-        talk = self._api.talk(link, deadline)
+        talk, path = self._api.talk(link, deadline), f"{calendar_path(calendar_id)}/events"
         try:
             try:
-                read = self._read_events(talk, calendar_id, window, EVENTS_PAGE)
+                read = self._read_events(talk, path, window, EVENTS_PAGE)
             except AnswerTooLarge:
-                read = self._read_events(talk, calendar_id, window, EVENTS_PAGE_SMALL)
+                read = self._read_events(talk, path, window, EVENTS_PAGE_SMALL)
         except CalendarGone:
             if not self._may_see_free_busy_only(talk, calendar_id):
                 raise
@@ -224,9 +224,7 @@ class GoogleProvider:
             raise PreconditionFailed("The event's id is spent.")
         return _written(event, ref, booking)
 
-    def _read_events(
-        self, talk: Talk, calendar_id: CalendarId, window: Interval, page_size: int
-    ) -> CalendarRead | None:
+    def _read_events(self, talk: Talk, path: str, window: Interval, page_size: int) -> CalendarRead | None:
         """None: the account may see free and busy only."""
         # Google does not say in which zone it compares dates with the window: a day more on each side has all of them.
         wide = whole_seconds(Interval(window.start - DAY, window.end + DAY))
@@ -240,7 +238,6 @@ class GoogleProvider:
         # Keys, not a list: an event that is moved while pages are read may stand on two of them.
         found: dict[BusyEvent | UnreadableEvent, None] = {}
         seen = 0
-        path = f"{calendar_path(calendar_id)}/events"
         for page in talk.pages(path, query, "calendar#events", Doing.READ):
             if text_of(page, "accessRole") in _SEES_NO_EVENTS:
                 return None
