@@ -129,7 +129,7 @@ class Config:
         "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
     )
     request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one gRPC request.", low=1000)
-    drain_s: float = setting("CALENDAR_DRAIN_S", 20.0, "Seconds that calls in flight get after SIGTERM.", low=0)
+    drain_s: float = setting("CALENDAR_DRAIN_S", 35.0, "Seconds that calls in flight get after SIGTERM.", low=0)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:

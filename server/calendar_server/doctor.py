@@ -29,7 +29,9 @@ def examine(config: Config) -> Iterator[tuple[str, str]]:
     yield "database", ""
     pending = store.pending_migrations()
     yield "migrations", f"{', '.join(pending)} not applied; run `calendar-server migrate`" if pending else ""
-    if not pending:
+    if not config.master_keys and store.path and not store.path.with_name(f"{store.path.name}.key").exists():
+        yield "master keys", "there are none yet; the first start makes them beside the database"
+    elif not pending:
         try:
             open_vault(config, store)
             yield "master keys", ""
