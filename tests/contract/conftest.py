@@ -12,8 +12,11 @@ from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from tests.contract.accounts import StrangeAccount
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
+from tests.contract.worlds_oauth import GoogleWorld, MicrosoftWorld
 from tests.fakes import dav_servers
 from tests.fakes.dav_servers import DavServer
+from tests.fakes.google import GoogleFake
+from tests.fakes.microsoft import MicrosoftFake
 from tests.fakes.strange_dav import StrangeDav, strange_dav
 
 PASSWORD = 'pässword: with "quotes" and a colon'
@@ -65,10 +68,33 @@ def switch() -> Switch:
     return Switch()
 
 
-@pytest.fixture(params=["memory", "radicale", "xandikos"])
+@pytest.fixture
+def google() -> Iterator[GoogleFake]:
+    """At its end everything that was said was proper, and nobody was sent mail."""
+    with GoogleFake() as fake:
+        yield fake
+        fake.assert_clean()
+
+
+@pytest.fixture
+def microsoft() -> Iterator[MicrosoftFake]:
+    """At its end everything that was said was proper, and nobody was sent mail."""
+    with MicrosoftFake() as fake:
+        yield fake
+    assert fake.problems == []
+    assert [user.mailbox.mails for user in fake.users.values() if user.mailbox.mails] == []
+
+
+@pytest.fixture(params=["memory", "radicale", "xandikos", "google", "microsoft"])
 def world(request: pytest.FixtureRequest, switch: Switch) -> Iterator[World]:
     if request.param == "memory":
         yield MemoryWorld(switch)
+        return
+    if request.param == "google":
+        yield GoogleWorld(request.getfixturevalue("egress"), request.getfixturevalue("google"), switch)
+        return
+    if request.param == "microsoft":
+        yield MicrosoftWorld(request.getfixturevalue("egress"), request.getfixturevalue("microsoft"), switch)
         return
     server: DavServer = request.getfixturevalue(request.param)
     provider: CaldavProvider = request.getfixturevalue("caldav")

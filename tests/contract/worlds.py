@@ -104,7 +104,22 @@ class Series:
 
 
 class World(Protocol):
-    """See the module."""
+    """See the module. What not every kind of provider can do is a fact of its world, and the tests go by it."""
+
+    @property
+    def names_all_events(self) -> bool:
+        """A read names every event of the calendar in ``event_ids``; otherwise it tells of the window alone."""
+        ...
+
+    @property
+    def knows_ids_ahead(self) -> bool:
+        """The provider's ids of our events follow from their uids; otherwise the first write tells."""
+        ...
+
+    @property
+    def counts_changes(self) -> bool:
+        """Events have a SEQUENCE; otherwise it is 0 always."""
+        ...
 
     provider: Provider
     link: Link
@@ -141,6 +156,10 @@ class Switch:
 
 class MemoryWorld:
     """The reference."""
+
+    names_all_events = True
+    knows_ids_ahead = True
+    counts_changes = True
 
     def __init__(self, switch: Switch) -> None:
         self.work, self.second = CalendarId("work"), CalendarId("second")
@@ -204,6 +223,9 @@ class CaldavWorld:
     second: CalendarId
     read_only: CalendarId | None = None
     made: list[str] = field(default_factory=list)
+    names_all_events: bool = True
+    knows_ids_ahead: bool = True
+    counts_changes: bool = True
 
     @classmethod
     def make(

@@ -139,3 +139,14 @@ def test_a_revoked_grant_needs_consent_again_and_goes_on_with_it(journey: Journe
     assert error_info(failed.value).reason == "NEEDS_REAUTH"
     assert journey.connect(name)["connection_id"] == connection_id
     assert journey.stub("GetBusy", busy_request(connection_id)).complete
+
+
+def test_the_default_calendar_is_one_calendar_by_either_of_its_ids(journey: Journey) -> None:
+    name = journey.user()
+    connection_id = journey.connect(name)["connection_id"]
+    email = journey.people[name].email
+    changed = journey.stub(
+        "UpdateConnection",
+        pb.UpdateConnectionRequest(id=connection_id, calendar_id=email, busy_calendar_ids=[email, "primary"]),
+    )
+    assert (changed.calendar_id, list(changed.busy_calendar_ids)) == ("primary", ["primary"])

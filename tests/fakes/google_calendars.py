@@ -64,6 +64,8 @@ class GoogleCalendar:
     """Addresses that Google has sent something to."""
     revives: bool = True
     """Whether a tombstone can be updated back to life."""
+    dates_in_utc: bool = False
+    """Whether dates are compared with a window as if they lay in UTC. Google does not say in which zone it does so."""
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _versions: Iterator[int] = field(default_factory=lambda: itertools.count(3_400_000_000_000_001))
     _spent: set[str] = field(default_factory=set)
@@ -303,8 +305,9 @@ class GoogleCalendar:
                 )
 
     def _touches(self, event: Mapping[str, object], start: datetime, end: datetime) -> bool:
+        zone = ZoneInfo("UTC") if self.dates_in_utc else self.zone
         try:
-            return self._moment(event, "end") > start and self._moment(event, "start") < end
+            return _moment_of(event["end"], zone) > start and _moment_of(event["start"], zone) < end
         except (ValueError, KeyError, OSError):
             # What cannot be read here is told all the same: that is what the fake is asked to keep it for.
             return True

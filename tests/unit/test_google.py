@@ -282,6 +282,12 @@ class TestRevoking:
         desk.google.accounts.end_grant(desk.anna.user)
         desk.provider.revoke(secret, soon())
 
+    def test_an_access_token_that_is_over_does_not_stand_in_the_way(self, desk: Desk) -> None:
+        secret = self.secret(desk)
+        desk.google.accounts.end_access_tokens()
+        desk.provider.revoke(secret, soon())
+        assert desk.google.accounts.revoked == [secret["refresh_token"]]
+
     def test_a_google_that_is_down_is_told(self, desk: Desk) -> None:
         desk.google.fail_next(503, within="/revoke")
         with pytest.raises(ProviderUnavailable):
@@ -472,8 +478,12 @@ class TestTimes:
         ((start, end, _),) = desk.busy(Interval(noon - 2 * DAY, noon + 2 * DAY))
         assert end - start == hours * HOUR
 
-    def test_an_all_day_event_at_the_windows_edge_is_seen_from_every_zone(self, make_desk: Callable[..., Desk]) -> None:
+    @pytest.mark.parametrize("dates_in_utc", [True, False])
+    def test_an_all_day_event_at_the_windows_edge_is_seen_however_google_compares(
+        self, make_desk: Callable[..., Desk], dates_in_utc: bool
+    ) -> None:
         desk = make_desk(time_zone="Pacific/Kiritimati")
+        desk.primary.dates_in_utc = dates_in_utc
         desk.primary.add(date(2026, 12, 8), date(2026, 12, 9))
         assert desk.busy() == [(at(7, 10), at(8, 10), BlockReason.BUSY)]
 
@@ -1021,7 +1031,9 @@ class TestWriting:
             ("DELETE", "none"),
         ]
 
-    @pytest.mark.parametrize("url", ["", "javascript:alert(1)", "mailto:a@b.example", "http://", "http://["])
+    @pytest.mark.parametrize(
+        "url", ["", "javascript:alert(1)", "mailto:a@b.example", "http://", "http://[", "ftp://a.example/"]
+    )
     def test_a_page_that_is_none_is_no_source(self, desk: Desk, url: str) -> None:
         desk.put(booking(url=url))
         assert "source" not in desk.event
@@ -1184,6 +1196,18 @@ class TestTombstones:
         written = desk.provider.put_event(desk.link, other, booking(2), None, soon())
         assert written.event_id == UID[::-1]
 
+    def test_one_that_others_revive_at_the_same_moment_is_left_to_them(self, desk: Desk) -> None:
+        self.bury(desk)
+
+        def others(method: str, target: str) -> None:
+            if method == "PUT":
+                desk.primary.change(UID, status="confirmed", summary="Theirs")
+
+        desk.google.on_request = others
+        with pytest.raises(PreconditionFailed):
+            desk.put(booking(2))
+        assert desk.event["summary"] == "Theirs"
+
     def test_an_update_that_is_said_to_work_and_does_not_has_its_id_spent(self, desk: Desk) -> None:
         self.bury(desk)
         desk.google.fail_next(200, method="PUT", body=json.dumps({**desk.event, "status": "cancelled"}).encode())
@@ -1211,11 +1235,12 @@ class TestDeleting:
             desk.primary.forget(UID)
         desk.delete(known)
 
-    def test_twice_is_a_success(self, desk: Desk) -> None:
+    def test_once_more_after_a_lost_answer_is_a_success(self, desk: Desk) -> None:
         written = desk.put(booking())
         desk.google.cut_next("DELETE")
         with pytest.raises(ProviderUnavailable):
             desk.delete(written)
+        desk.delete(written)
         assert desk.find() is None
 
     def test_what_was_changed_meanwhile_is_left_alone(self, desk: Desk) -> None:

@@ -191,8 +191,13 @@ class GoogleProvider:
 
     def delete_event(self, link: Link, ref: EventRef, known: RemoteEvent, deadline: Deadline) -> None:
         """Take the event out. Nobody is told."""
-        answer = self._api.talk(link, deadline).exchange("DELETE", _event_path(ref), _NO_MAIL, etag=known.etag)
+        talk = self._api.talk(link, deadline)
+        answer = talk.exchange("DELETE", _event_path(ref), _NO_MAIL, etag=known.etag)
         if answer.status in (409, 412):
+            # A tombstone has another version too: then the event is gone, as was wanted.
+            found = self._look(talk, ref)
+            if found is None or _is_tombstone(found):
+                return
             raise PreconditionFailed("The event changed meanwhile.")
         if answer.status not in (200, 204, 404, 410):
             raise failure(answer, Doing.WRITE)

@@ -35,6 +35,7 @@ from calendar_server.errors import (
     Violation,
 )
 from calendar_server.providers.base import Account, Deadline, Provider, Secret
+from calendar_server.providers.google import calendar_key
 from calendar_server.store.store import AlreadyThere, Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
@@ -314,6 +315,8 @@ class Connections:
         connection = self._get(caller.organization_id, command.id)
         if command.calendar_id is None and command.busy_calendar_ids is None:
             return connection
+        if connection.provider is ProviderName.GOOGLE:
+            command = _with_one_id_each(command, connection.account_email)
         calendars = {calendar.id: calendar for calendar in self._read_calendars(caller, connection)}
         violations = []
         if command.calendar_id is not None and command.calendar_id not in calendars:
@@ -365,6 +368,18 @@ class Connections:
         if caller.deadline is None:
             return Deadline.after(self._call_s)
         return Deadline(caller.deadline.at - ANSWER_S).sooner(self._call_s)
+
+
+def _with_one_id_each(command: UpdateCommand, account_email: str) -> UpdateCommand:
+    """The command with Google's default calendar as `primary`, whichever of its two ids the caller used."""
+    chosen, busy = command.calendar_id, command.busy_calendar_ids
+    return dataclasses.replace(
+        command,
+        calendar_id=None if chosen is None else calendar_key(chosen, account_email),
+        busy_calendar_ids=(
+            None if busy is None else tuple(dict.fromkeys(calendar_key(each, account_email) for each in busy))
+        ),
+    )
 
 
 def _filters(query: ListQuery) -> str:
