@@ -211,6 +211,7 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
         token_url=config.microsoft_token_url,
         scopes=("openid", "email", "offline_access", "User.Read", "Calendars.ReadWrite", "MailboxSettings.Read"),
         extra={"prompt": "select_account"},
+        admin_consent_url=config.microsoft_authorize_url.removesuffix("/oauth2/v2.0/authorize") + "/adminconsent",
     )
     provider = MicrosoftProvider(
         egress,

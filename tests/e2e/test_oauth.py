@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -42,7 +42,7 @@ class Journey:
     microsoft: MicrosoftFake
     people: dict[str, GraphUser] = field(default_factory=dict)
 
-    def user(self, **more: str) -> str:
+    def user(self, **more: str | None) -> str:
         """Somebody new at Microsoft."""
         name = f"person{len(self.people)}"
         self.people[name] = self.microsoft.add_user(name, **more)  # type: ignore[arg-type]
@@ -207,6 +207,51 @@ def test_a_token_endpoint_that_is_down_does_not_need_consent_again(journey: Jour
     assert listed.status == connection_pb2.CONNECTION_STATUS_ACTIVE
 
 
+def without_refresh_token(answer: dict[str, object]) -> None:
+    answer.pop("refresh_token")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_refresh_token,
+        lambda answer: answer.update(expires_in=0),
+        lambda answer: answer.update(expires_in=-5),
+        lambda answer: answer.update(expires_in="soon"),
+        lambda answer: answer.pop("access_token"),
+    ],
+    ids=["no refresh token", "over at once", "over already", "a word", "no access token"],
+)
+def test_tokens_that_cannot_be_used_are_told_and_nothing_is_stored(
+    journey: Journey, change: Callable[[dict[str, object]], None]
+) -> None:
+    journey.microsoft.entra.changes.append(change)
+    outcome = journey.connect(journey.user(), owner="half-way")
+    assert (outcome["connected"], outcome["error"]) == ("false", "provider_error")
+    assert not journey.stub("List", pb.ListRequest(owner="half-way")).data
+
+
+def test_a_scope_that_was_not_given_is_told(journey: Journey) -> None:
+    journey.microsoft.entra.withheld.add("Calendars.ReadWrite")
+    outcome = journey.connect(journey.user())
+    journey.microsoft.entra.withheld.clear()
+    assert outcome["error"] == "scope_missing"
+
+
+def test_scopes_that_come_prefixed_are_the_same_scopes(journey: Journey) -> None:
+    journey.microsoft.entra.prefixed_scopes = True
+    outcome = journey.connect(journey.user())
+    journey.microsoft.entra.prefixed_scopes = False
+    assert outcome["connected"] == "true"
+
+
+def test_an_account_without_mail_has_its_principal_name(journey: Journey) -> None:
+    name = journey.user(mail=None)
+    connection_id = journey.connect(name)["connection_id"]
+    listed = journey.stub("List", pb.ListRequest(ids=[connection_id])).data[0]
+    assert listed.account_email == journey.people[name].user.principal_name
+
+
 class TestStates:
     def redirect(self, journey: Journey) -> str:
         return journey.microsoft.entra.consent(journey.begin(), journey.user())
@@ -250,7 +295,15 @@ class TestStates:
         state = parse_qs(urlsplit(journey.begin()).query)["state"][0]
         query = urlencode({"error": "access_denied", "error_description": "AADSTS90094: …", "state": state})
         answer = journey.callback(f"{journey.service.http}/oauth/microsoft/callback?{query}")
-        assert told(answer)["error"] == "admin_consent_required"
+        outcome = told(answer)
+        assert outcome["error"] == "admin_consent_required"
+        link = urlsplit(outcome["admin_consent_url"])
+        assert link.path == "/organizations/adminconsent"
+        assert parse_qs(link.query)["client_id"] == [journey.microsoft.entra.client_id]
+        back = parse_qs(link.query)["redirect_uri"][0]
+        thanks = journey.callback(f"{back}?admin_consent=True&tenant=t")
+        assert thanks.status_code == 200
+        assert "connect the calendar again" in thanks.text
 
     def test_every_answer_has_the_headers_that_keep_codes_to_themselves(self, journey: Journey) -> None:
         for answer in (

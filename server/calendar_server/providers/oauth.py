@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 from calendar_server.errors import (
     AdminConsentRequired,
@@ -35,6 +36,8 @@ class OAuthSettings:
     scopes: tuple[str, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further parameters of the authorization URL."""
+    admin_consent_url: str = ""
+    """Where an administrator consents for all of a tenant, with ``{tenant}``; empty where there is no such thing."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,6 +71,17 @@ class OAuthClient:
     def scopes(self) -> tuple[str, ...]:
         """The scopes that we ask for."""
         return self._settings.scopes
+
+    def admin_consent_url(self, *, callback: str, tenant: str) -> str:
+        """The page to send an administrator to; empty where there is none.
+
+        `common` also stands for personal accounts, which have no administrator
+        (https://learn.microsoft.com/entra/identity-platform/v2-admin-consent).
+        """
+        if not self._settings.admin_consent_url:
+            return ""
+        page = self._settings.admin_consent_url.replace("{tenant}", "organizations" if tenant == "common" else tenant)
+        return f"{page}?{urlencode({'client_id': self._settings.client_id, 'redirect_uri': callback})}"
 
     def authorization_url(self, *, callback: str, state: str, challenge: str, tenant: str) -> str:
         """The provider's page for the person's browser. ``challenge`` is the S256 of the verifier."""

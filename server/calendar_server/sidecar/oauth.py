@@ -28,6 +28,13 @@ UNKNOWN = page(
     "Go back to where you came from and connect the calendar again.",
 )
 
+CONSENTED = page(
+    "Thank you",
+    "When the administrator has consented, people of this organization can connect their calendars.",
+    "Go back to where you came from and connect the calendar again.",
+)
+"""Where Entra sends an administrator afterwards. It is a hint like any redirect: nothing is stored for it."""
+
 
 def routes(finish: Finish) -> list[Route]:
     """The callbacks of both providers."""
@@ -38,6 +45,8 @@ def _route(name: ProviderName, finish: Finish) -> Route:
     async def callback(request: Request) -> Response:
         query = request.url.query
         pairs = request.query_params.multi_items() if len(query) <= QUERY_BYTES_MOST else []
+        if name is ProviderName.MICROSOFT and "admin_consent" in dict(pairs) and "state" not in dict(pairs):
+            return HTMLResponse(CONSENTED, headers=PAGE_HEADERS)
         destination = await run_in_threadpool(finish, name, pairs)
         if destination is None:
             return HTMLResponse(UNKNOWN, status_code=400, headers=PAGE_HEADERS)

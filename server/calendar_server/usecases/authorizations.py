@@ -171,7 +171,8 @@ class Authorizations:
         except CalendarError as error:
             word = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), "internal")
             _log.warning("connect_failed", extra={"provider": name, "reason": error.reason})
-            return _destination(row, error=word)
+            link = self._admin_consent_url(row) if isinstance(error, AdminConsentRequired) else ""
+            return _destination(row, error=word, admin_consent_url=link)
         except Exception:
             _log.exception("connect_broke", extra={"provider": name})
             return _destination(row, error="internal")
@@ -210,6 +211,10 @@ class Authorizations:
             owner=row.owner,
             connection_id=row.connection_id,
         )
+
+    def _admin_consent_url(self, row: OAuthStateRow) -> str:
+        provider = self._providers[row.provider]
+        return provider.client.admin_consent_url(callback=self._callback(row.provider), tenant=row.tenant)
 
     def _verifier(self, row: OAuthStateRow) -> str:
         try:
@@ -278,13 +283,18 @@ def _place(uri: str) -> tuple[str, str, int, str]:
     return scheme, (parts.hostname or "").lower(), parts.port or (443 if scheme == "https" else 80), parts.path or "/"
 
 
-def _destination(row: OAuthStateRow, *, error: str = "", connection_id: str = "") -> str:
-    """The caller's `redirect_uri` with its own query kept and the outcome added."""
+def _destination(row: OAuthStateRow, *, error: str = "", connection_id: str = "", admin_consent_url: str = "") -> str:
+    """The caller's `redirect_uri` with its own query kept and the outcome added.
+
+    Beside `error=admin_consent_required` stands `admin_consent_url`, the page to send an administrator to.
+    """
     added = {"connected": "false" if error else "true", "provider": str(row.provider)}
     if error:
         added["error"] = error
     else:
         added["connection_id"] = connection_id
+    if admin_consent_url:
+        added["admin_consent_url"] = admin_consent_url
     if row.client_state:
         added["client_state"] = row.client_state
     joint = "&" if "?" in row.redirect_uri else "?"
