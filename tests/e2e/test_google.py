@@ -31,10 +31,12 @@ class Journey:
         self.people[name] = self.google.add_user(name, **more)
         return name
 
-    def connect(self, user: str, *, approve: bool = True, unticked: tuple[str, ...] = ()) -> dict[str, str]:
+    def connect(
+        self, user: str, *, approve: bool = True, unticked: tuple[str, ...] = (), owner: str = ""
+    ) -> dict[str, str]:
         """The whole journey; answers what the caller's page is told."""
         account = connection_pb2.GoogleAccount(redirect_uri=LANDING)
-        url = self.stub("Connect", pb.ConnectRequest(google=account)).authorization_url  # type: ignore[attr-defined]
+        url = self.stub("Connect", pb.ConnectRequest(google=account, owner=owner)).authorization_url  # type: ignore[attr-defined]
         back = self.google.accounts.consent(url, user, approve=approve, unticked=unticked)
         answer = httpx.get(back, trust_env=False, follow_redirects=False)
         assert answer.status_code == 303
@@ -104,6 +106,17 @@ def test_disconnect_ends_the_grant_at_google(journey: Journey) -> None:
     connection_id = journey.connect(name)["connection_id"]
     revoked = len(journey.google.accounts.revoked)
     journey.stub("Disconnect", pb.DisconnectRequest(id=connection_id))
+    assert len(journey.google.accounts.revoked) == revoked + 1
+
+
+def test_a_grant_that_another_connection_uses_is_not_ended(journey: Journey) -> None:
+    name = journey.user()
+    first, second = (journey.connect(name, owner=owner)["connection_id"] for owner in ("team a", "team b"))
+    revoked = len(journey.google.accounts.revoked)
+    journey.stub("Disconnect", pb.DisconnectRequest(id=first))
+    assert len(journey.google.accounts.revoked) == revoked
+    assert journey.stub("GetBusy", busy_request(second)).complete
+    journey.stub("Disconnect", pb.DisconnectRequest(id=second))
     assert len(journey.google.accounts.revoked) == revoked + 1
 
 
