@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from calendar_client import CalendarClient
+from calendar_client.errors import ProviderUnavailable
 from calendars.v1 import availability_pb2 as availability
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import connection_pb2
-from tests.e2e.conftest import Person, Stub, at, busy_request, error_info, intervals, span
+from tests.e2e.conftest import Person, Running, Stub, at, busy_request, error_info, intervals, span
 from tests.fakes.strange_dav import PASSWORD, USERNAME, WORK, StrangeDav, strange_dav
 
 FULL = (
@@ -157,3 +159,17 @@ def test_wrong_credentials_store_nothing(stub: Stub, strange: StrangeDav) -> Non
     info = error_info(refused.value)
     assert (info.reason, info.metadata["cause"]) == ("PROVIDER_REFUSED", "credentials")
     assert not stub("List", pb.ListRequest(owner="nobody stored")).data
+
+
+def test_a_client_that_retries_by_the_standard_hears_the_reason_at_once(
+    service: Running, stub: Stub, strange: StrangeDav
+) -> None:
+    connection = connect(stub, strange)
+    strange.fail("REPORT", 500)
+    with pytest.raises(grpc.RpcError) as failed:
+        stub("GetBusy", busy_request(connection.id))
+    assert ("grpc-retry-pushback-ms", "-1") in failed.value.trailing_metadata()
+    once = len(strange.asked("REPORT"))
+    with CalendarClient(service.address, api_key=service.key()) as client, pytest.raises(ProviderUnavailable):
+        client.get_busy(connection_ids=[connection.id], start=at(0), end=at(24))
+    assert len(strange.asked("REPORT")) == 2 * once

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -20,6 +21,7 @@ from calendar_server.errors import (
     SlotTaken,
     ValidationError,
 )
+from calendar_server.store.rows import OutboxRow
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import SyncCommand, Target
 from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking, cancelled
@@ -333,6 +335,37 @@ class TestFailures:
         world.push()
         assert world.pushes.push(late) == "yielded"
         assert world.report().events[0].synced_revision == 2
+
+    def overtaken(self, world: World, late: OutboxRow, newer: Callable[[], object]) -> None:
+        """Another worker takes the late one's row and pushes something newer, right before the late one looks."""
+
+        def meanwhile() -> None:
+            world.store.outbox.release(late.id, late.lease_token)
+            newer()
+            world.push()
+
+        world.provider.interruptions.append(meanwhile)
+        assert world.pushes.push(late) == "yielded"
+
+    def test_a_push_that_slept_does_not_write_its_older_state_over_a_newer_one(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        world.sync(booking(2, start=NOON + 60 * SECOND), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+        self.overtaken(world, late, lambda: world.sync(booking(3, start=NOON + 120 * SECOND), connection))
+        assert world.in_calendar() == [Interval(NOON + 120 * SECOND, NOON + HOUR)]
+        assert world.report().events[0].synced_revision == 3
+
+    def test_a_cancellation_that_slept_does_not_take_out_what_was_made_again(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        world.sync(cancelled(2), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+        self.overtaken(world, late, lambda: world.sync(booking(3), connection))
+        assert world.in_calendar() == [Interval(NOON, NOON + HOUR)]
+        assert world.states() == [SYNCED]
 
     def test_a_revision_that_comes_during_a_push_is_pushed_after_it(self, world: World) -> None:
         connection = world.connect()
