@@ -32,6 +32,7 @@ from calendar_server.core.model import (
     CalendarRead,
     Connection,
     EventId,
+    Instant,
     Interval,
 )
 from calendar_server.errors import ProviderUnavailable
@@ -127,6 +128,45 @@ class RemoteEvent:
     web_link: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the last read of a calendar came to. ``memory`` is the provider's own note about it, opaque to all others.
+
+    ``read`` is what was found in ``window``; it has no ``event_ids``, whoever needs them keeps them in the memory.
+    """
+
+    window: Interval
+    read: CalendarRead
+    memory: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh came to. ``read`` None: nothing has changed since, what is remembered still holds.
+
+    ``memory``, at most ``MEMORY_BYTES``, is to be given back at the next refresh; empty: there is nothing to remember.
+    """
+
+    read: CalendarRead | None
+    memory: bytes = b""
+
+
+MEMORY_BYTES = 8 * 2**20
+"""A provider that would have to remember more remembers nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A promise of the provider to tell us of changes in a calendar: Google's channel, Microsoft's subscription.
+
+    ``id`` is what notifications carry; ``resource_id`` whatever else the provider needs to end it.
+    """
+
+    id: str
+    resource_id: str
+    expires_at: Instant
+
+
 class Provider(Protocol):
     """One kind of provider. See the module for the vocabulary and for what the verbs raise."""
 
@@ -136,6 +176,17 @@ class Provider(Protocol):
 
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read what stands in the window now. Events that only touch the window are included, unclipped."""
+        ...
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """Bring what is remembered of the calendar up to date, as cheaply as is safe.
+
+        ``before``, if given, is of the same ``window``. The provider's own signal says whether anything changed; only if
+        it may have, the window is read again (of CalDAV, the changed resources). Without ``before`` everything is read.
+        A doubt about the signal is a change. Raises what ``read_calendar`` raises.
+        """
         ...
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
@@ -159,4 +210,26 @@ class Provider(Protocol):
     def delete_event(self, link: Link, ref: EventRef, known: RemoteEvent, deadline: Deadline) -> None:
         """Take out the known version of the event. Not there any more is success; another version raises
         ``PreconditionFailed``."""
+        ...
+
+
+class Watcher(Protocol):
+    """A provider that can tell of changes by itself (Google's push notifications, Microsoft's change notifications)."""
+
+    def watch(
+        self, link: Link, calendar_id: CalendarId, *, address: str, id: str, secret: str, deadline: Deadline
+    ) -> Watch:
+        """Ask to be told at the URL ``address`` of changes in a calendar.
+
+        ``id`` is the id we would give it; a provider that gives its own answers that. ``secret`` comes back in every
+        notification. Raises what the verbs of ``Provider`` raise; ``ProviderRefused``: not this address, or not ever.
+        """
+        ...
+
+    def extend(self, link: Link, watch: Watch, deadline: Deadline) -> Watch | None:
+        """Let a watch live longer. None: that cannot be, make another one first and end this one then."""
+        ...
+
+    def unwatch(self, link: Link, watch: Watch, deadline: Deadline) -> None:
+        """End a watch. Success when it is gone already."""
         ...

@@ -32,7 +32,7 @@ from calendar_server.core.model import (
     UnreadableEvent,
 )
 from calendar_server.errors import CalendarGone, ForbiddenDestination, ProviderRefused, ProviderUnavailable
-from calendar_server.providers.base import Account, Deadline, EventRef, Link, RemoteEvent, Secret
+from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent, Secret
 from calendar_server.providers.caldav_address import BadHref, Origin, Reach, canonical
 from calendar_server.providers.caldav_discovery import (
     BASES,
@@ -130,6 +130,12 @@ class CaldavProvider:
             UnreadableEvent(event_id, "The server hands out no text for this event.") for event_id in texts.empty
         )
         return replace(read, unreadable=(*read.unreadable, *empty), event_ids=texts.event_ids)
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """Read again."""
+        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """We name the resources that we make."""

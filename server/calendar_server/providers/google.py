@@ -34,7 +34,7 @@ from calendar_server.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from calendar_server.providers.base import Account, Deadline, EventRef, Link, RemoteEvent, Secret
+from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent, Secret
 from calendar_server.providers.egress import AnswerTooLarge, Egress
 from calendar_server.providers.google_api import (
     Api,
@@ -160,6 +160,12 @@ class GoogleProvider:
                 raise
             read = None
         return self._read_free_busy(talk, calendar_id, window) if read is None else read
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """Read again."""
+        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """The uid itself: it has the form that Google asks of ids, base32hex in lower case."""

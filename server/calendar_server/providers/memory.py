@@ -22,7 +22,7 @@ from calendar_server.core.model import (
     UnreadableEvent,
 )
 from calendar_server.errors import CalendarError, CalendarGone, CalendarReadOnly, PreconditionFailed
-from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent
+from calendar_server.providers.base import Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent
 
 
 @dataclass(slots=True)
@@ -43,6 +43,7 @@ class MemoryProvider:
         self._etags = itertools.count(1)
         self._failures: list[CalendarError] = []
         self._lock = threading.Lock()
+        self._changes = 0
 
     def fail_next(self, error: CalendarError, times: int = 1) -> None:
         """Raise ``error`` in the next verbs instead of doing them."""
@@ -50,26 +51,31 @@ class MemoryProvider:
 
     def add(self, calendar_id: CalendarId, *events: BusyEvent) -> None:
         """Put occurrences into a calendar as its owner would."""
+        self._changes += 1
         for event in events:
             self._shelves[calendar_id].events.setdefault(event.event_id, []).append(event)
 
     def add_unreadable(self, calendar_id: CalendarId, event: UnreadableEvent) -> None:
         """Put something into a calendar that cannot be read."""
+        self._changes += 1
         self._shelves[calendar_id].unreadable[event.event_id] = event
 
     def take_out(self, calendar_id: CalendarId, event_id: EventId) -> None:
         """Delete an event as its owner would."""
+        self._changes += 1
         shelf = self._shelves[calendar_id]
         for things in (shelf.events, shelf.unreadable, shelf.written):
             things.pop(event_id, None)
 
     def touch(self, calendar_id: CalendarId, event_id: EventId) -> None:
         """Change an event of ours as its owner would: it has another version afterwards."""
+        self._changes += 1
         shelf = self._shelves[calendar_id]
         shelf.written[event_id] = replace(shelf.written[event_id], etag=self._next_etag())
 
     def drop(self, calendar_id: CalendarId) -> None:
         """Delete a calendar as its owner would."""
+        self._changes += 1
         del self._shelves[calendar_id]
 
     def list_calendars(self, link: Link, deadline: Deadline) -> list[Calendar]:
@@ -93,6 +99,17 @@ class MemoryProvider:
                 event_ids=frozenset(shelf.events) | frozenset(shelf.unreadable),
             )
 
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """The signal is a count of all changes that were ever made."""
+        memory = str(self._changes).encode()
+        if before is not None and before.memory == memory:
+            with self._exchange(link, deadline):
+                self._shelf(calendar_id)
+            return Refreshed(None, memory)
+        return Refreshed(self.read_calendar(link, calendar_id, window, deadline), memory)
+
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """An event is found by its uid."""
         return EventId(f"{calendar_id}{uid}")
@@ -109,6 +126,7 @@ class MemoryProvider:
         with self._exchange(link, deadline):
             shelf = self._writable(ref.calendar_id)
             event_id = self.event_id(ref.calendar_id, ref.uid)
+            self._changes += 1
             current = shelf.written.get(event_id)
             if (current.etag if current else None) != (known.etag if known else None):
                 raise PreconditionFailed("The event has changed since it was looked at.")

@@ -26,7 +26,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.core.zones import Zone
 from calendar_server.errors import PreconditionFailed, ProviderUnavailable
-from calendar_server.providers.base import Account, Deadline, EventRef, Link, RemoteEvent
+from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.microsoft_events import (
     REVISION_PROPERTY,
@@ -123,6 +123,12 @@ class MicrosoftProvider:
                 events.add(read)
         ordered = sorted(events, key=lambda event: (event.start, event.end, event.event_id))
         return CalendarRead(tuple(ordered), tuple(unreadable))
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """Read again."""
+        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """Empty: Exchange makes the id."""

@@ -99,4 +99,27 @@ OAUTH_STATES = _table(
 
 LEASES = _table("leases", "name", "token", "lease_until")
 
+BUSY = _table(
+    "busy",
+    "connection_id",
+    "calendar_id",
+    "as_of",
+    "full_at",
+    "window_start",
+    "window_end",
+    "content_version",
+    "intervals",
+    "used_at",
+    "changed_at",
+    "failed_at",
+    "failures",
+    "retry_at",
+    "problem_reason",
+    "problem_message",
+)
+
+BUSY_CONTENT = _table("busy_content", "connection_id", "calendar_id", "version", "events", "memory")
+
+VERSIONS = _table("versions", "connection_id", "version")
+
 SCHEMA_MIGRATIONS = _table("schema_migrations", "name", "applied_at")
