@@ -234,6 +234,14 @@ class Connections:
         """Whether it is known and was not disconnected."""
         return self._database.row(C.select(C.id).where(_LIVE, C.id == connection_id)) is not None
 
+    def blocking(self, connection_ids: Sequence[ConnectionId]) -> dict[ConnectionId, frozenset[CalendarId]]:
+        """Which calendars block of each live one among them. The disconnected are left out."""
+        found: dict[ConnectionId, frozenset[CalendarId]] = {}
+        for chunk in chunks(sorted(set(connection_ids))):
+            rows = self._database.rows(C.select(C.id, C.busy_calendar_ids).where(_LIVE, C.id.in_(chunk)))
+            found |= {ConnectionId(row["id"]): frozenset(json.loads(row["busy_calendar_ids"])) for row in rows}
+        return found
+
     def shared(self, connection_id: ConnectionId) -> bool:
         """Whether another live connection, of any organization, holds the same account."""
         mine = self._database.row(C.select(C.provider, C.subject).where(C.id == connection_id))

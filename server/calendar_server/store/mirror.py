@@ -372,10 +372,11 @@ class Mirror:
         )
         return [ConnectionId(row["connection_id"]) for row in self._database.rows(query)]
 
-    def forget(self, connection_id: ConnectionId) -> None:
-        """Forget what a connection's calendars held. In the transaction that disconnects it."""
-        self._database.change(BUSY.delete().where(BUSY.connection_id == connection_id))
-        self._database.change(BUSY_CONTENT.delete().where(BUSY_CONTENT.connection_id == connection_id))
+    def keep_only(self, connection_id: ConnectionId, calendar_ids: Sequence[CalendarId]) -> None:
+        """Forget what other calendars of a connection held, all of them at its end. In the transaction that chose."""
+        for table in (BUSY, BUSY_CONTENT):
+            others = table.calendar_id.not_in(list(calendar_ids)) if calendar_ids else peewee.SQL("1 = 1")
+            self._database.change(table.delete().where(table.connection_id == connection_id, others))
 
     def oldest(self, *, used_since: Instant) -> Instant | None:
         """The beginning of the oldest read that connections in use rest on, for a gauge. None: nothing is in use."""
