@@ -24,9 +24,10 @@ AHEAD = 0.5
 
 
 class Refreshing:
-    """Refreshes until told to stop. ``max_staleness_s`` 0: nothing is read ahead of time, as every call reads anyway. ``used_s``: how long after the last question a connection counts as in use.
+    """Refreshes until told to stop.
 
-    ``threads``: connections refreshed at once. ``read_s``: seconds for one of them.
+    ``max_staleness_s`` 0: nothing is read ahead of time, for every call reads anyway. ``used_s``: how long after the last
+    question a connection counts as in use. ``threads``: connections refreshed at once. ``read_s``: seconds for one of them.
     """
 
     def __init__(
