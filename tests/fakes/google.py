@@ -209,10 +209,11 @@ class GoogleFake:
         """The next ``times`` requests of this method whose target holds ``within`` are refused, and change nothing."""
         self._faults.append(_Fault(method, within, status, reason, retry_after, body, False, times))
 
-    def expire_sync_tokens(self) -> None:
-        """Sync tokens that were given so far are too old."""
+    def expire_sync_tokens(self, *, all_but: int = 0) -> None:
+        """Sync tokens that were given so far are too old, but so many of the newest."""
         with self._lock:
-            self._sync_tokens = dict.fromkeys(self._sync_tokens, _EXPIRED)
+            old = list(self._sync_tokens)[: len(self._sync_tokens) - all_but]
+            self._sync_tokens |= dict.fromkeys(old, _EXPIRED)
 
     def cut_next(self, method: str, *, within: str = "") -> None:
         """The next such request does what it should, and its answer is lost."""

@@ -224,9 +224,10 @@ class MicrosoftFake:
         with self._changed:
             self._faults.clear()
 
-    def expire_delta_links(self) -> None:
-        """Links of feeds that were given so far are too old."""
-        self._feeds = {token: replace(feed, expired=True) for token, feed in self._feeds.items()}
+    def expire_delta_links(self, *, all_but: int = 0) -> None:
+        """Links of feeds that were given so far are too old, but so many of the newest."""
+        for token in list(self._feeds)[: len(self._feeds) - all_but]:
+            self._feeds[token] = replace(self._feeds[token], expired=True)
 
     def wait_for_requests(self, number: int, timeout_s: float = 5) -> bool:
         """Until a mailbox has had so many requests at a time. False when the time is over."""

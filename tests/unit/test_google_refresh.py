@@ -168,6 +168,11 @@ class TestWhatItCosts:
         desk.marked().calendar.add(clock(2, 10), clock(2, 11))
         assert [desk.refresh(), desk.refresh()] == [True, False]
 
+    def test_each_look_goes_on_from_the_one_before(self, desk: Desk) -> None:
+        desk.marked().refresh()
+        desk.google.expire_sync_tokens(all_but=1)
+        assert not desk.refresh()
+
     def test_a_touched_series_is_told_by_name_alone(self, desk: Desk) -> None:
         series = desk.calendar.add(clock(2, 10), clock(2, 11), recurrence=["RRULE:FREQ=DAILY;COUNT=900"])
         desk.marked().calendar.change(series, summary="Touched")

@@ -175,6 +175,11 @@ class TestWhatItCosts:
         assert [desk.refresh(), desk.refresh()] == [True, False]
         assert desk.asked == ["look", "read", "look"]
 
+    def test_each_look_goes_on_from_the_one_before(self, desk: Desk) -> None:
+        desk.marked().refresh()
+        desk.microsoft.expire_delta_links(all_but=1)
+        assert not desk.refresh()
+
     def test_where_days_are_remembered_the_zone_is_asked_for_too(self, desk: Desk) -> None:
         desk.mailbox.add(local(3), local(4), all_day=True)
         assert not desk.marked().refresh()
@@ -437,7 +442,6 @@ class TestADoubtIsAChange:
             {"link": 7},
             {"link": "me/calendars/x/calendarView/delta?$deltatoken=x"},
             {"link": "https://elsewhere.example/v1.0/me"},
-            {"link": "http://" + "x" * 20_000},
             {"next": ""},
             {"next": 7},
             {"value": None},
@@ -454,10 +458,22 @@ class TestADoubtIsAChange:
         changed.microsoft.fail_next(200, within=LOOK, body=self.page(changed, **members))
         self.seen(changed)
 
-    def test_both_links_at_once(self, changed: Desk) -> None:
-        link = json.loads(changed.memory)["link"]
-        changed.microsoft.fail_next(200, within=LOOK, body=self.page(changed, next=link))
+    def test_a_link_that_is_longer_than_any(self, changed: Desk) -> None:
+        link = f"{changed.microsoft.graph_url}/me?$deltatoken={'x' * 20_000}"
+        changed.microsoft.fail_next(200, within=LOOK, body=self.page(changed, link=link))
         self.seen(changed)
+
+    def test_both_links_at_once(self, desk: Desk) -> None:
+        desk.marked()
+        desk.microsoft.fail_next(200, within=LOOK, body=self.page(desk, next=json.loads(desk.memory)["link"]))
+        assert desk.refresh()
+
+    def test_a_change_on_a_page_before_an_empty_one(self, desk: Desk) -> None:
+        onward = json.loads(desk.marked().memory)["link"]
+        body = self.page(desk, link=None, next=onward, value=[{"id": "x", "@removed": {"reason": "deleted"}}])
+        desk.microsoft.fail_next(200, within=LOOK, body=body)
+        assert desk.refresh()
+        assert desk.asked == ["look", "look", "read"]
 
     def test_an_answer_that_is_cut_short(self, changed: Desk) -> None:
         changed.microsoft.fail_next(200, within=LOOK, body=self.page(changed)[:-3])

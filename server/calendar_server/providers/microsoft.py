@@ -120,7 +120,7 @@ class MicrosoftProvider:
         elif note.link:
             seen = next_round(self._graph, link, note.link, sooner)
             note = note.looked(seen.link)
-            if note.link and not seen.changed and self._zone_stays(link, note.zone, sooner):
+            if not seen.changed and self._zone_stays(link, note.zone, sooner):
                 return Refreshed(None, note.written())
         elif note.rest > 0:
             note = note.rested()

@@ -92,7 +92,8 @@ _MEMBERS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round came to. ``link`` begins the next one; empty: this one has not come to its end."""
+    """What a round came to. ``link`` begins the next one; empty: this one has not come to its end, and what it would
+    have told counts as a change."""
 
     changed: bool
     link: str
