@@ -21,13 +21,15 @@ from calendar_server.providers.base import Deadline, Link
 from calendar_server.providers.microsoft_events import Json
 from calendar_server.providers.microsoft_graph import Doing, Graph, failure
 
-MARK_PAGES = 100
+MARK_PAGES = 40
 LOOK_PAGES = 10
 """The most requests of a round. Graph is known to answer empty pages before the last one."""
-PAGE = 100
+PAGE = 250
 """Events on a page, each with all its text."""
 LINK_CHARS_MAX = 16_384
 FAILED_MOST = 6
+"""So many rounds in a row that came to nothing are counted. Each doubles how long a feed is left alone: from not at all
+to 63 refreshes."""
 
 _VERSION = 1
 _PREFER = f'odata.maxpagesize={PAGE}, outlook.body-content-type="text"'
@@ -50,7 +52,7 @@ class Note:
 
     def looked(self, link: str) -> Note:
         """After a look that ended with ``link``; empty: it came to nothing."""
-        return replace(self, link=link, failed=0, rest=0) if link else self._failed()
+        return replace(self, link=link, failed=0) if link else self._failed()
 
     def marked(self, link: str) -> Note:
         """After a first round. That the feed works is only believed of a look."""
