@@ -35,6 +35,7 @@ _CODES: tuple[tuple[type[errors.CalendarServiceError], int], ...] = (
     (errors.ProviderError, PERSON),
     (errors.NotConfigured, PERSON),
     (errors.StoreUnavailable, AGAIN),
+    (errors.ServiceStopping, AGAIN),
     (errors.LimitExceeded, AGAIN),
     (errors.ServiceUnreachable, AGAIN),
     (errors.DeadlineExceeded, AGAIN),
@@ -92,7 +93,10 @@ def _message(error: errors.CalendarServiceError, session: Session) -> str:
 def next_steps(error: errors.CalendarServiceError, session: Session, command: str) -> list[str]:
     """What the person does next, a sentence each. None where the error itself says it."""
     steps = _steps(error, session, command)
-    if isinstance(error, errors.ProviderUnavailable | errors.StoreUnavailable | errors.LimitExceeded):
+    if isinstance(
+        error,
+        errors.ProviderUnavailable | errors.StoreUnavailable | errors.ServiceStopping | errors.LimitExceeded,
+    ):
         steps.append(_when(error.retry_after_s))
     if command == "busy" and error.busy_failures:
         steps.append("To see what is known of the other calendars: add --partial.")

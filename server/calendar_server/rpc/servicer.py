@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import grpc
 
 from calendar_server.core.model import BookingId, Connection, ConnectionId, Instant
 from calendar_server.rpc import convert
-from calendar_server.rpc.call import caller
+from calendar_server.rpc.call import caller, ended
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -42,6 +43,7 @@ class AvailabilityUseCase(Protocol):
     """When connections are busy."""
 
     def get_busy(self, caller: Caller, query: BusyQuery, /) -> BusyAnswer: ...
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event, /) -> Iterator[BusyAnswer]: ...
 
 
 class BookingsUseCase(Protocol):
@@ -87,6 +89,11 @@ class CalendarServicer(calendar_service_pb2_grpc.CalendarServiceServicer):
     def GetBusy(self, request: pb.GetBusyRequest, context: grpc.ServicerContext) -> pb.GetBusyResponse:
         query = convert.busy_query(request, self._clock())
         return convert.busy_response(self._availability.get_busy(caller(), query))
+
+    def WatchBusy(self, request: pb.GetBusyRequest, context: grpc.ServicerContext) -> Generator[pb.GetBusyResponse]:
+        query = convert.busy_query(request, self._clock())
+        for answer in self._availability.watch(caller(), query, ended(context)):
+            yield convert.busy_response(answer)
 
     def SyncBooking(self, request: pb.SyncBookingRequest, context: grpc.ServicerContext) -> pb.SyncBookingResponse:
         command = convert.sync_command(request)
