@@ -65,6 +65,7 @@ from calendar_server.usecases.commands import (
     SyncCommand,
     UpdateCommand,
 )
+from calendar_server.usecases.watching import Signals, Watching
 from calendars.v1 import availability_pb2, calendar_service_pb2_grpc
 from calendars.v1 import calendar_service_pb2 as pb
 
@@ -160,6 +161,10 @@ class Availability:
         if self.error is not None:
             raise self.error
         return self.answer
+
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        watching = Watching(self.get_busy, Signals(), heartbeat_s=CALL_S, at_most_every_s=0.02, ask_every_s=0.02)
+        return watching.watch(caller, query, stop)
 
 
 @dataclass

@@ -73,12 +73,14 @@ class Watching:
         heartbeat_s: float = 15.0,
         at_most_every_s: float = 1.0,
         ask_every_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._get_busy = get_busy
         self._changes = changes
         self._heartbeat_s = heartbeat_s
         self._at_most_every_s = at_most_every_s
         self._ask_every_s = ask_every_s
+        self._clock = clock
 
     def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
         """The present answer, then the newest whenever it has changed or ``heartbeat_s`` seconds have passed.
@@ -91,18 +93,18 @@ class Watching:
         told_at = 0.0
         self._changes.wait(0, stop)
         while not stop.is_set():
-            asked_at = time.monotonic()
+            asked_at = self._clock()
             # The call's deadline is for all of the watch, and it is its transport that ends it by that.
             answer = self._get_busy(dataclasses.replace(caller, deadline=Deadline.after(ASK_S)), query)
             if stop.is_set():
                 return
-            now = time.monotonic()
+            now = self._clock()
             if told is None or now - told_at >= self._heartbeat_s or _essence(answer) != _essence(told):
                 told, told_at = answer, now
                 yield answer
-            if stop.wait(max(0.0, asked_at + self._at_most_every_s - time.monotonic())):
+            if stop.wait(max(0.0, asked_at + self._at_most_every_s - self._clock())):
                 return
-            heartbeat_in = told_at + self._heartbeat_s - time.monotonic()
+            heartbeat_in = told_at + self._heartbeat_s - self._clock()
             self._changes.wait(max(0.0, min(self._ask_every_s, heartbeat_in)), stop)
 
 
