@@ -98,7 +98,7 @@ def next_steps(error: errors.CalendarServiceError, session: Session, command: st
         errors.ProviderUnavailable | errors.StoreUnavailable | errors.ServiceStopping | errors.LimitExceeded,
     ):
         steps.append(_when(error.retry_after_s))
-    if command == "busy" and error.busy_failures:
+    if command in ("busy", "watch") and error.busy_failures:
         steps.append("To see what is known of the other calendars: add --partial.")
     if error.request_id and exit_code(error) in (UNFORESEEN, AGAIN):
         steps.append(f"The service's log has more, under the request id {clean(error.request_id)}.")
@@ -154,7 +154,7 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
         case errors.EventUnreadable():
             return [
                 "Look at that event in the calendar: save it again, or delete it.",
-                "To go on without it: add --partial." if command == "busy" else "Then try again.",
+                "To go on without it: add --partial." if command in ("busy", "watch") else "Then try again.",
             ]
         case errors.NotConfigured():
             setting = clean(error.setting) or "the setting"

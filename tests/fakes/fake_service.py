@@ -102,6 +102,8 @@ class FakeService(CalendarServiceServicer):
 
     heartbeat_s: float = 0.2
     """How often watches are told again what has not changed."""
+    told: int = 0
+    """Answers that watches were given."""
     _endings: list[Failure] = field(default_factory=list)
     _watches: int = 0
     _changed: int = 0
@@ -266,6 +268,7 @@ class FakeService(CalendarServiceServicer):
                 if failure is not None:
                     self._abort(context, failure)
                 yield self._busy(request, context)
+                self.told += 1
                 self._wait(seen)
         finally:
             with self._lock:
