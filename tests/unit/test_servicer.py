@@ -28,6 +28,7 @@ from calendar_server.core.model import (
 from calendar_server.errors import CalendarError, NotFound, ValidationError
 from calendar_server.rpc.call import called_by, caller
 from calendar_server.rpc.servicer import CalendarServicer
+from calendar_server.rpc.wire import Encoded
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -153,6 +154,11 @@ class Called(CalendarServicer):
         return call
 
 
+def message(answer: Message | Encoded) -> Message:
+    """What the client makes of it."""
+    return pb.GetBusyResponse.FromString(answer.raw) if isinstance(answer, Encoded) else answer
+
+
 @dataclass
 class World:
     house: House
@@ -166,7 +172,7 @@ class World:
         if self.servicer.raised:
             raise self.servicer.raised[-1]
         assert code is grpc.StatusCode.OK, details
-        return response
+        return message(response)
 
     def stream(self, rpc: str, request: Message) -> list[Message]:
         """All the responses, or the error that the method raised."""
@@ -175,7 +181,7 @@ class World:
         if self.servicer.raised:
             raise self.servicer.raised[-1]
         assert code is grpc.StatusCode.OK, details
-        return [call.take_response() for _ in range(2)]
+        return [message(call.take_response()) for _ in range(2)]
 
 
 @pytest.fixture

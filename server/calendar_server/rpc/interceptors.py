@@ -31,6 +31,7 @@ from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import Authenticator, called_by
 from calendar_server.rpc.status import Answer, answer_of, wire_status
 from calendar_server.rpc.watches import OpenWatch, Watches
+from calendar_server.rpc.wire import Encoded
 from calendar_server.telemetry import Metrics, request_id
 from calendar_server.usecases.caller import Caller
 
@@ -340,7 +341,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def _run(handler: Handler, request: Message, context: grpc.ServicerContext) -> bytes:
         if handler.unary_unary is None:
             raise NotImplementedError("every method of the contract has one request and one response")
-        return _checked(handler.response_serializer(handler.unary_unary(request, context)))
+        return _raw(handler, handler.unary_unary(request, context))
 
     @staticmethod
     def _run_stream(handler: Handler, request: Message, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -348,7 +349,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             raise NotImplementedError("a stream of the contract has one request and many responses")
         with closing(handler.unary_stream(request, context)) as answers:
             for answer in answers:
-                yield _checked(handler.response_serializer(answer))
+                yield _raw(handler, answer)
 
     def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
         def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
@@ -478,8 +479,9 @@ def deadline_of(context: grpc.ServicerContext) -> Deadline | None:
     return Deadline.after(min(remaining, DEADLINE_MOST_S))
 
 
-def _checked(raw: bytes) -> bytes:
-    """The answer, unless it is too large to be taken."""
+def _raw(handler: Handler, answer: Message) -> bytes:
+    """The answer's bytes. Raises ``LimitExceeded`` when they are more than clients take."""
+    raw = answer.raw if isinstance(answer, Encoded) else handler.response_serializer(answer)
     if len(raw) > RESPONSE_BYTES:
         raise LimitExceeded(
             f"The answer would have {len(raw)} bytes; at most {RESPONSE_BYTES} are sent. Ask for less at once."
