@@ -132,7 +132,7 @@ def test_nothing_to_watch_is_an_error_unless_it_is_allowed(client: CalendarClien
 
 
 def test_what_get_busy_would_raise_is_raised_at_any_time(client: CalendarClient, service: FakeService) -> None:
-    answers = client.watch_busy(**WEEK)
+    answers = client.watch_busy(for_s=WAIT_S, **WEEK)
     next(answers)
     service.unknown["cal_1", WORK] = (availability_pb2.BUSY_STATE_UNKNOWN, "The server answered 503.")
     service.changed()
@@ -186,7 +186,7 @@ def test_an_end_comes_before_an_answer_that_was_not_taken() -> None:
 
 @pytest.mark.parametrize("reason", ["", "SERVICE_STOPPING", "STORE_UNAVAILABLE"])
 def test_a_lost_line_is_taken_up_again(client: CalendarClient, service: FakeService, reason: str) -> None:
-    answers = client.watch_busy(**WEEK)
+    answers = client.watch_busy(for_s=WAIT_S, **WEEK)
     next(answers)
     service.end_watches(lost(reason))
     becomes(lambda: service.watches == 0)
@@ -196,7 +196,7 @@ def test_a_lost_line_is_taken_up_again(client: CalendarClient, service: FakeServ
 
 
 def test_a_line_that_stays_lost_is_told_in_time(client: CalendarClient, service: FakeService) -> None:
-    answers = client.watch_busy(reconnect_s=1, **WEEK)
+    answers = client.watch_busy(reconnect_s=1, for_s=WAIT_S, **WEEK)
     next(answers)
     service.fail("WatchBusy", lost())
     began = time.monotonic()
