@@ -151,6 +151,7 @@ class Availability:
     gate: threading.Event | None = None
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     callers: list[Caller] = field(default_factory=list)
+    ask_every_s: float = 0.02
     answer: BusyAnswer = field(default_factory=lambda: BusyAnswer((Interval(0, 1_000_000),), True, ()))
 
     def get_busy(self, caller: Caller, query: BusyQuery) -> BusyAnswer:
@@ -163,7 +164,9 @@ class Availability:
         return self.answer
 
     def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
-        watching = Watching(self.get_busy, Signals(), heartbeat_s=CALL_S, at_most_every_s=0.02, ask_every_s=0.02)
+        watching = Watching(
+            self.get_busy, Signals(), heartbeat_s=CALL_S, at_most_every_s=0.02, ask_every_s=self.ask_every_s
+        )
         return watching.watch(caller, query, stop)
 
 

@@ -96,12 +96,14 @@ def test_one_too_many_is_refused_and_told_when_to_come_back(world: World) -> Non
 
 
 def test_a_client_that_leaves_frees_its_thread_at_once(world: World) -> None:
+    world.availability.ask_every_s = CALL_S
     call = watch(world)
     next(call)
+    assert world.server.watches == 1
     began = time.monotonic()
     call.cancel()  # type: ignore[attr-defined]
     becomes(lambda: world.server.watches == 0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < CALL_S / 2
 
 
 def test_a_deadline_frees_the_thread(world: World) -> None:
@@ -197,7 +199,7 @@ def test_a_revoked_key_ends_its_watches_within_seconds(world: World) -> None:
     del world.keys.known[KEY]
     revoked_at = time.monotonic()
     failed = failure(lambda: list(call))
-    assert time.monotonic() - revoked_at < 3
+    assert time.monotonic() - revoked_at < 5
     assert (failed.code.name, failed.info.reason) == ("UNAUTHENTICATED", "UNAUTHORIZED")
 
 
