@@ -93,7 +93,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service whose watches tell unchanged answers soon again, and of which there may be two."""
     folder = tmp_path_factory.mktemp("watched")
     settings = sqlite_settings(
-        folder, CALENDAR_WATCH_HEARTBEAT_S=str(HEARTBEAT_S), CALENDAR_WATCHES="2", CALENDAR_EXCHANGE_S="3"
+        folder,
+        CALENDAR_WATCH_HEARTBEAT_S=str(HEARTBEAT_S),
+        CALENDAR_WATCHES="2",
+        CALENDAR_EXCHANGE_S="3",
+        # What is made in a calendar is to be seen within seconds.
+        CALENDAR_MAX_STALENESS_S="1",
     )
     with serving(settings, folder) as running:
         yield running

@@ -136,7 +136,7 @@ class CalendarServiceServicer:
         """Report when a set of connections is busy, and go on reporting.
 
         Request and answers are those of GetBusy: the present answer at once, then the newest one whenever it changes, at
-        most once a second. While nothing changes the same answer comes again now and then with its newer `as_of`, every
+        most once a second. While nothing changes the same answer comes again with the `as_of` of its newest reads, every
         15 s by default and at least every 30 s: who hears nothing for longer should give the stream up. Each answer is whole
         and replaces the one before; who reads slowly skips some and gets the newest. Changes are noticed within seconds of
         what `max_staleness` allows.
