@@ -73,9 +73,7 @@ class Bench:
                 Figure("parse + expand 2 000 events", None, aim=1 / 15, note="there is nothing to measure it")
             )
             return
-        from bench import expansion
-
-        expansion.measure(self._sheet)
+        importlib.import_module("bench.expansion").measure(self._sheet)
 
     def _bookings(self) -> None:
         bookings.sync_booking(self._sheet, self._folder, self.dav, sqlite(self._folder), "SQLite")

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import BenchError
-from bench.load import Load, Sample
+from bench.load import NUMBER, Load, Sample
 from bench.server import ECHO, echo_request
 from calendar_client import CalendarClient
-from calendars.v1 import availability_pb2
+from calendars.v1 import availability_pb2, booking_pb2
 from calendars.v1 import calendar_service_pb2 as pb
 from deploy import local
 
@@ -30,6 +30,14 @@ GET_BUSY = "/calendars.v1.CalendarService/GetBusy"
 SYNC_BOOKING = "/calendars.v1.CalendarService/SyncBooking"
 HOUR_S = 3600
 WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the CalDAV server tells about itself: requests so far per method, and how many wait now."""
+
+    requests: dict[str, int]
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +57,17 @@ class Dav:
 
     def requests(self) -> int:
         """How many requests it has had."""
-        return sum(self._control(None)["requests"].values())
+        return sum(self._control().requests.values())
 
     def waiting(self) -> int:
         """How many wait for their answer at this moment."""
-        return int(self._control(None)["waiting"])
+        return self._control().waiting
 
-    def _control(self, what: dict[str, object] | None) -> dict[str, object]:
+    def _control(self, what: dict[str, object] | None = None) -> Told:
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             line.request("GET" if what is None else "POST", "/control", json.dumps(what or {}))
-            found: dict[str, object] = json.loads(line.getresponse().read())
-            return found
+            return Told(**json.loads(line.getresponse().read()))
         finally:
             line.close()
 
@@ -185,19 +192,18 @@ def busy_request(
 def varied(ids: Sequence[str], start: datetime.datetime, days: int, *, count: int = 20_000) -> list[bytes]:
     """GetBusy of windows that differ by seconds, so that no kept answer serves the next call."""
     side = int(count**0.5) + 1
-    shifts = itertools.islice(itertools.product(range(side), repeat=2), count)
+    shifts = itertools.islice(itertools.product(range(side), range(side)), count)
     return [busy_request(ids, start, days, staleness_s=24 * HOUR_S, shift_s=shift) for shift in shifts]
 
 
 def booking_requests(ids: Sequence[str], start: datetime.datetime) -> list[bytes]:
     """A new booking with every call, in turn for each of the connections; to be answered at once."""
-    from bench.load import NUMBER
-
     found = []
     for connection_id in ids:
         request = pb.SyncBookingRequest(connection_ids=[connection_id])
         booking = request.booking
-        booking.id, booking.revision, booking.status = f"bench-{NUMBER.decode()}", 1, 1
+        booking.id, booking.revision = f"bench-{NUMBER.decode()}", 1
+        booking.status = booking_pb2.BOOKING_STATUS_CONFIRMED
         booking.title, booking.time_zone = "Interview", "Europe/Berlin"
         booking.description = "With the whole team. Bring questions."
         booking.attendees.add(email="anna@example.org", name="Anna")
