@@ -25,7 +25,7 @@ ROUND_S = 0.35
 INTERVALS = 244
 CALLERS = 8
 
-CACHE_OFF: dict[str, str] = {}
+CACHE_OFF = {"CALENDAR_CACHE_CONNECTIONS": "0"}
 """Settings of a service that keeps no answers in its process, so that every call reads the ``busy`` rows."""
 
 
@@ -55,11 +55,6 @@ def warm(sheet: Sheet, folder: Path, dav: Dav) -> None:
 def cache_miss(sheet: Sheet, folder: Path, dav: Dav, database_url: str, kind: str, aim: float) -> None:
     """What a call costs that finds nothing in its process and reads the database."""
     what = f"cache miss, {kind}: p50 against echo"
-    if not CACHE_OFF:
-        sheet.add(
-            Figure(what, None, aim=aim, note="the service keeps no answers in its process yet, or not by a setting")
-        )
-        return
     with service(settings_for(database_url, **CACHE_OFF), dav, folder) as stage, stage.load() as load:
         ids = stage.connect("slots", 3)
         stage.echo_beside(load, "varied", GET_BUSY, varied(ids, dav.base, 7))

@@ -46,7 +46,7 @@ class Figure:
         spread = "" if self.low is None or self.high is None else f"({_short(self.low)}–{_short(self.high)})"
         aim = "" if self.aim is None else f"aim {'≥' if self.at_least else '≤'} {self.aim:g} {self.unit}"
         verdict = "" if self.held else "MISSED"
-        row = f"{self.what:<78} {value:>14} {spread:<18} {aim:<14} {verdict}".rstrip()
+        row = f"{self.what:<86} {value:>14} {spread:<18} {aim:<14} {verdict}".rstrip()
         return f"{row}\n    {self.note}" if self.note else row
 
 

@@ -33,6 +33,8 @@ def per_s(
         [
             "h2load",
             *(f"--header={name}: {value}" for name, value in headers.items()),
+            # Without a warm-up the time that the connections take would count.
+            "--warm-up-time=1",
             f"--duration={seconds}",
             f"--clients={connections}",
             "--max-concurrent-streams=1",
