@@ -18,7 +18,7 @@ from bench import bookings, busy, cold, scale, start
 from bench.figures import BenchError, Figure, Sheet
 from bench.stage import Dav, caldav, postgres, sqlite
 
-PARTS = ("start", "busy", "miss", "beside", "cold", "size", "expansion", "bookings", "drain", "processes")
+PARTS = ("start", "busy", "miss", "beside", "cold", "expansion", "bookings", "drain", "processes")
 
 
 class Bench:
@@ -63,9 +63,6 @@ class Bench:
 
     def _cold(self) -> None:
         cold.cold(self._sheet, self._folder, self.dav)
-
-    def _size(self) -> None:
-        busy.mirror_size(self._sheet, self._folder, self.dav)
 
     def _expansion(self) -> None:
         if importlib.util.find_spec("bench.expansion") is None:

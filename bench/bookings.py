@@ -25,7 +25,7 @@ from deploy import local
 CALLERS = 16
 MAILBOXES = 40
 """Connections that the pushes spread over: each takes a few at once."""
-PUSHES = 1200
+PUSHES = 800
 WORKERS = (1, 2)
 
 
@@ -37,12 +37,12 @@ def sync_booking(sheet: Sheet, folder: Path, dav: Dav, database_url: str, kind: 
         stage.echo_beside(load, "book", SYNC_BOOKING, booking_requests(ids, dav.base))
         load.run("book", calls=50)
         what = f"SyncBooking, {kind}"
-        pairs = side_by_side(load, "book", rounds=7, calls=150)
+        pairs = side_by_side(load, "book", rounds=5, calls=120)
         ours, echo = pairs[-1]
         note = f"one caller; the last round: {ours.p50_s * 1e3:.1f} against {echo.p50_s * 1e3:.2f} ms"
         p50 = [(ours.p50_s, echo.p50_s) for ours, echo in pairs]
         sheet.add(ratio(f"{what}: p50 against echo", p50, aim=4.0, note=note))
-        pairs = side_by_side(load, "book", rounds=7, calls=600, callers=CALLERS)
+        pairs = side_by_side(load, "book", rounds=5, calls=400, callers=CALLERS)
         ours, echo = pairs[-1]
         note = f"{CALLERS} callers; the last round: {ours.per_s:.0f} against {echo.per_s:.0f} calls a second"
         per_s = [(ours.per_s, echo.per_s) for ours, echo in pairs]

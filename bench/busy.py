@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from bench.figures import Figure, Sheet, ratio
 from bench.load import Load
 from bench.stage import (
     GET_BUSY,
-    HOUR_S,
     Dav,
     Stage,
     busy_request,
@@ -17,11 +18,12 @@ from bench.stage import (
     settings_for,
     side_by_side,
     sqlite,
+    until,
     varied,
 )
 
-ROUNDS = 11
-ROUND_S = 0.35
+ROUNDS = 9
+ROUND_S = 0.3
 INTERVALS = 244
 CALLERS = 8
 
@@ -31,8 +33,8 @@ CACHE_OFF = {"CALENDAR_CACHE_CONNECTIONS": "0"}
 
 def warm(sheet: Sheet, folder: Path, dav: Dav) -> None:
     """What callers get most of the time."""
-    settings = settings_for(sqlite(folder))
-    with service(settings, dav, folder) as stage, stage.load() as load:
+    url = sqlite(folder)
+    with service(settings_for(url), dav, folder) as stage, stage.load() as load:
         ids = stage.connect("slots", 10)
         small = varied(ids[:3], dav.base, 7)
         stage.echo_beside(load, "varied", GET_BUSY, small)
@@ -50,6 +52,7 @@ def warm(sheet: Sheet, folder: Path, dav: Dav) -> None:
             sheet.say(f"Expected {INTERVALS} intervals, found {found}.")
         stage.echo_beside(load, "wide", GET_BUSY, wide)
         sheet.add(p50(f"10 connections × 60 days ({found} intervals out): p50 against echo", load, "wide", 2.0))
+        sheet.add(_row_size(url, ids[0]))
 
 
 def cache_miss(sheet: Sheet, folder: Path, dav: Dav, database_url: str, kind: str, aim: float) -> None:
@@ -91,7 +94,7 @@ def _waiting(sheet: Sheet, stage: Stage, load: Load, other: Load) -> None:
         alone = load.run("warm", seconds=1.0)
         other.begin("bound", callers=calls, seconds=1.5)
         # In flight from when the first conversations have begun; some then end, and others begin.
-        _until_waiting(stage.dav, calls)
+        until(lambda: stage.dav.waiting() >= calls, f"{calls} calls were never in flight at once")
         pairs.append((load.run("warm", seconds=1.2).p50_s, alone.p50_s))
         other.end()
     what = f"warm p50 with {calls} provider-bound calls in flight, against alone"
@@ -103,7 +106,7 @@ def _expanding(sheet: Sheet, stage: Stage, load: Load, other: Load) -> None:
     # What makes the expansion begin is a read of a calendar in which everything is new.
     other.prepare("expand", GET_BUSY, [busy_request(many, stage.dav.base, 7, staleness_s=0)])
     pairs = []
-    for _ in range(7):
+    for _ in range(5):
         idle = load.run("warm", seconds=0.8)
         other.begin("expand", seconds=0.8)
         pairs.append((load.run("warm", seconds=0.8).p50_s, idle.p50_s))
@@ -111,26 +114,13 @@ def _expanding(sheet: Sheet, stage: Stage, load: Load, other: Load) -> None:
     sheet.add(ratio("warm p50 while 2 000 events are expanded, against idle", pairs, aim=2.0))
 
 
-def _until_waiting(dav: Dav, calls: int) -> None:
-    from bench.stage import until
-
-    until(lambda: dav.waiting() >= calls, f"{calls} calls were never in flight at once")
-
-
-def mirror_size(sheet: Sheet, folder: Path, dav: Dav) -> None:
+def _row_size(url: str, connection_id: str) -> Figure:
     """What one calendar of 100 intervals takes in the table that GetBusy reads."""
-    import sqlite3
-
-    url = sqlite(folder)
-    with service(settings_for(url), dav, folder) as stage:
-        ids = stage.connect("slots", 1)
-        intervals_of(stage, busy_request(ids, dav.base, 365, staleness_s=24 * HOUR_S))
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
-            cursor = database.execute("SELECT * FROM busy WHERE connection_id = ?", ids)
-            row = cursor.fetchone()
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        row = database.execute("SELECT * FROM busy WHERE connection_id = ?", (connection_id,)).fetchone()
     size = None if row is None else sum(_bytes(value) for value in row) / 1024
     note = "there is no row for the calendar" if row is None else ""
-    sheet.add(Figure("a calendar of 100 intervals in the `busy` row", size, "KB", 1.0, note=note))
+    return Figure("a calendar of 100 intervals in the `busy` row", size, "KB", 1.0, note=note)
 
 
 def _bytes(value: object) -> int:

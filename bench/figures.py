@@ -44,7 +44,7 @@ class Figure:
         """The figure as a row of the table."""
         value = "not measured" if self.value is None else f"{_short(self.value)} {self.unit}"
         spread = "" if self.low is None or self.high is None else f"({_short(self.low)}–{_short(self.high)})"
-        aim = "" if self.aim is None else f"aim {'≥' if self.at_least else '≤'} {self.aim:g} {self.unit}"
+        aim = "" if self.aim is None else f"aim {'≥' if self.at_least else '≤'} {self.aim:.3g} {self.unit}"
         verdict = "" if self.held else "MISSED"
         row = f"{self.what:<86} {value:>14} {spread:<18} {aim:<14} {verdict}".rstrip()
         return f"{row}\n    {self.note}" if self.note else row

@@ -13,7 +13,7 @@ from bench.stage import GET_BUSY, HOUR_S, Dav, Stage, busy_request, service, set
 LOADS = 2
 CONNECTIONS = 16
 """Enough for the kernel to spread them over the processes."""
-ROUNDS = 7
+ROUNDS = 5
 
 
 def processes(sheet: Sheet, folder: Path, dav: Dav, database_url: str) -> None:
