@@ -29,8 +29,8 @@ logging.getLogger("caldav.response").setLevel(logging.CRITICAL)
 
 DEPTH_MOST = 60
 """Levels of XML in an answer."""
-ELEMENTS_MOST = 1_000_000
-"""Elements in an answer."""
+ELEMENTS_MOST = 300_000
+"""Elements, attributes, comments and instructions in an answer. Each costs memory many times its length."""
 XML_TYPE = "application/xml; charset=utf-8"
 
 DAV = "{DAV:}"
@@ -271,10 +271,14 @@ def _look_through(body: bytes) -> None:
         raise ProviderUnavailable("The server's answer is empty.")
     depth = elements = 0
 
-    def open_element(name: str, attributes: object) -> None:
-        nonlocal depth, elements
+    def open_element(name: str, attributes: list[str]) -> None:
+        nonlocal depth
         depth += 1
-        elements += 1
+        count(1 + len(attributes) // 2)
+
+    def count(more: int) -> None:
+        nonlocal elements
+        elements += more
         if depth > DEPTH_MOST or elements > ELEMENTS_MOST:
             raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
 
@@ -286,6 +290,9 @@ def _look_through(body: bytes) -> None:
         raise ProviderUnavailable("The server's answer has a document type, which is not accepted.")
 
     parser = expat.ParserCreate()
+    parser.ordered_attributes = True
+    parser.CommentHandler = lambda text: count(1)
+    parser.ProcessingInstructionHandler = lambda target, text: count(1)
     parser.StartElementHandler = open_element
     parser.EndElementHandler = close_element
     parser.StartDoctypeDeclHandler = refuse
