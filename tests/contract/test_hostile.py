@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from calendar_server.core.model import Preset
 from calendar_server.errors import (
     CalendarError,
     CalendarGone,
@@ -120,7 +121,7 @@ def verbs(account: StrangeAccount, stage: Stage) -> dict[str, Callable[[], objec
 
 def entered(account: StrangeAccount) -> dict[str, object]:
     return {
-        "preset": "custom",
+        "preset": Preset.CUSTOM,
         "username": "anna",
         "password": PASSWORD,
         "server_url": f"{account.dav.url}/dav/",
@@ -145,8 +146,9 @@ def _megabytes(name: str) -> float:
 def assert_fit_to_tell(error: CalendarError, verb: str) -> None:
     assert isinstance(error, KINDS[verb]), repr(error)
     assert not isinstance(error, ForbiddenDestination)
+    message = error.message.replace("https://dav.example.com/", "")  # named by the server, and not an inner one
     for secret in ("127.0.0", "169.254", "://", PASSWORD, basic(), "root:"):
-        assert secret not in error.message
+        assert secret not in message
     assert len(error.message) < 300
     assert error.message.isprintable()
 

@@ -891,7 +891,7 @@ BOMBS: dict[str, tuple[str, Callable[[], str]]] = {
     "a rule that never holds": (
         "A series of the 30th of February, with every other part in use.",
         lambda: _event(
-            f"{HOUR}RRULE:FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30;BYSECOND=59;BYSETPOS=-366\r\n",
+            f"{HOUR}RRULE:FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30;BYSECOND=59\r\nRDATE:20261202T120000Z\r\n",
             start="DTSTART:19700101T000000Z",
         ),
     ),
@@ -900,7 +900,8 @@ BOMBS: dict[str, tuple[str, Callable[[], str]]] = {
         "A rule with all values of all lists.",
         lambda: _event(
             f"{HOUR}RRULE:FREQ=YEARLY;BYMONTH={_numbers(1, 13)};BYMONTHDAY={_numbers(1, 32)};BYHOUR={_numbers(0, 24)};"
-            f"BYMINUTE={_numbers(0, 60)};BYSECOND={_numbers(0, 60)};BYSETPOS={_numbers(1, 367)}\r\n",
+            f"BYMINUTE={_numbers(0, 60)};BYSECOND={_numbers(0, 60)};BYSETPOS={_numbers(-366, 0)}\r\n"
+            "RDATE:20261202T120000Z\r\n",
             start="DTSTART:19700101T000000Z",
         ),
     ),
@@ -975,14 +976,10 @@ BOMBS: dict[str, tuple[str, Callable[[], str]]] = {
 
 def _bomb(name: str, does: str, text: Callable[[], str]) -> None:
     def act(scene: Scene) -> None:
-        if (
-            scene.request.method == "REPORT"
-            and b"multiget" in scene.request.body
-            and b"bomb.ics" not in scene.request.body
-        ):
-            scene.reply(*scene.honest()[:2])
-            return
-        _with_honest(scene, _resource(BOMB, text()))
+        if b"bomb.ics" in scene.request.body:
+            scene.multistatus(_resource(BOMB, text()))
+        else:
+            _with_honest(scene, _resource(BOMB, text()))
 
     act.__doc__ = does
     mode(f"an event of {name}", "report", ends="exact")(act)

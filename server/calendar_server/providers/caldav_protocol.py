@@ -31,6 +31,11 @@ DEPTH_MOST = 60
 """Levels of XML in an answer."""
 ELEMENTS_MOST = 300_000
 """Elements, attributes, comments and instructions in an answer. Each costs memory many times its length."""
+HREF_MOST = 4_000
+"""Characters of the place that a response is about."""
+TAG_MOST = 500_000
+"""Bytes between two things that a parser tells: of a tag with all its attributes, or a comment."""
+_PIECE = 64 * 1024
 XML_TYPE = "application/xml; charset=utf-8"
 
 DAV = "{DAV:}"
@@ -298,7 +303,12 @@ def _look_through(body: bytes) -> None:
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(body, True)
+        for position in range(0, len(body), _PIECE):
+            parser.Parse(body[position : position + _PIECE], False)
+            if position - max(parser.CurrentByteIndex, 0) > TAG_MOST:
+                # All attributes of a tag are taken in before anything is told of it.
+                raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+        parser.Parse(b"", True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise ProviderUnavailable("The server's answer is cut short or not XML.") from error
 
@@ -307,6 +317,8 @@ def _member(response: etree._Element) -> Member:
     href = response.findtext(HREF, "").strip()
     if not href:
         raise ProviderUnavailable("The server's answer leaves out what it is about.")
+    if len(href) > HREF_MOST:
+        raise ProviderUnavailable("The server's names for its things are longer than this service reads.")
     found: dict[str, Property] = {}
     failed: dict[str, int] = {}
     for propstat in response.iterfind(dav.PropStat.tag):
