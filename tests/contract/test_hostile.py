@@ -239,3 +239,77 @@ def test_an_account_is_well_again_when_the_attack_is_over(hostile: HostileDav, a
             account.read()
         hostile.calm_down()
         assert account.busy() == [HONEST], mode
+
+
+class TestNamesThatChange:
+    """Each dialling looks the name up and judges all of what it finds; nothing is dialled but what was judged."""
+
+    @pytest.fixture
+    def turning(self, hostile: HostileDav, children: Expander) -> Iterator[Callable[[int], CaldavProvider]]:
+        """Makes a provider for which the server's name leads to the trap's address after so many look-ups."""
+        made: list[Egress] = []
+
+        def turning(after: int) -> CaldavProvider:
+            answers = iter([["127.0.0.1"]] * after)
+            made.append(
+                Egress(
+                    allow=AllowList.parse("127.0.0.1"),
+                    exchange_s=10,
+                    answer_bytes=10**6,
+                    resolver=lambda host, port: next(answers, ["127.0.0.2"]),
+                )
+            )
+            return CaldavProvider(made[-1], children, redirects=5, calendar_events=100)
+
+        yield turning
+        for egress in made:
+            egress.close()
+
+    @pytest.mark.parametrize("stage", ["discovery", "list"])
+    def test_met_later_while_connecting_it_is_refused(
+        self, hostile: HostileDav, account: StrangeAccount, turning: Callable[[int], CaldavProvider], stage: Stage
+    ) -> None:
+        hostile.attack("a line for each answer", stage)
+        account.provider = turning(1)
+        with pytest.raises(ProviderRefused) as refused:
+            account.connect(url=f"http://dav.example.com:{hostile.server.port}/dav/")
+        assert refused.value.cause is None
+        assert refused.value.message == ForbiddenDestination().message
+        assert hostile.caught == 0
+
+    def test_as_the_address_that_was_entered_it_is_forbidden(
+        self, hostile: HostileDav, account: StrangeAccount, turning: Callable[[int], CaldavProvider]
+    ) -> None:
+        account.provider = turning(0)
+        with pytest.raises(ForbiddenDestination):
+            account.connect(url=f"http://dav.example.com:{hostile.server.port}/dav/")
+        assert hostile.caught == 0
+
+    def test_after_connecting_it_is_unavailable(
+        self, hostile: HostileDav, account: StrangeAccount, turning: Callable[[int], CaldavProvider]
+    ) -> None:
+        account.provider = turning(1)
+        account.connect(url=f"http://dav.example.com:{hostile.server.port}/dav/")
+        account.provider = turning(0)
+        for verb in (account.read, account.put, lambda: account.provider.list_calendars(account.link, soon())):
+            with pytest.raises(ProviderUnavailable) as failed:
+                verb()
+            assert not isinstance(failed.value, ForbiddenDestination)
+        assert hostile.caught == 0
+
+
+class TestPasswordsGoNowhereElse:
+    """A redirect and an href lead to the account's own scheme, host and port, or nowhere."""
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_every_kind_of_redirect_stays_at_home(
+        self, hostile: HostileDav, account: StrangeAccount, stage: Stage, status: int
+    ) -> None:
+        paths = ("/dav/", "/dav/home/", "/dav/principals/anna/", WORK, PATH)
+        for path in paths:
+            hostile.account.redirects[path] = (status, f"{hostile.trap.url}{path}")
+        for verb in verbs(account, stage).values():
+            with pytest.raises(CalendarError):
+                verb()
+        assert hostile.caught == 0

@@ -435,6 +435,12 @@ def _(scene: Scene) -> None:
     scene.line.send(answer(status, body, headers) + answer(207, XML + OPEN + CLOSE))
 
 
+@mode("a line for each answer", ends="exact")
+def _(scene: Scene) -> None:
+    """Good answers, each at the end of its connection, so that every request has to dial anew."""
+    scene.send(answer(*scene.honest()))
+
+
 @mode("100 and then the answer", ends="exact")
 def _(scene: Scene) -> None:
     """An interim answer before the good one."""

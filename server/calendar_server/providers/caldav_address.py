@@ -17,13 +17,12 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from calendar_server.core.model import Preset
 from calendar_server.errors import ProviderUnavailable
-from calendar_server.providers.addresses import parse_url
+from calendar_server.providers.addresses import is_inner_name, parse_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 _PLAIN_PATH = re.compile(r"/(?:(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)")
 _DNS_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
-_INNER_SUFFIXES = (".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".arpa", ".localhost", ".localdomain")
 
 URL_BYTES_MOST = 2048
 """Of what a server names, too. Ids are made of it, which are stored, compared, and told in errors."""
@@ -62,7 +61,7 @@ class Origin:
     @property
     def public_name(self) -> str:
         """The URL of this origin if that says nothing about an inner network; else empty."""
-        told = self.scheme == "https" and _DNS_NAME.fullmatch(self.host) and not self.host.endswith(_INNER_SUFFIXES)
+        told = self.scheme == "https" and _DNS_NAME.fullmatch(self.host) and not is_inner_name(self.host)
         return f"{self}/" if told else ""
 
 
