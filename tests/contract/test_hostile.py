@@ -36,7 +36,7 @@ from tests.contract.worlds import at, soon
 from tests.fakes.hostile_dav import BOMB, MODES, STAGES, Ends, HostileDav, Stage, basic, hostile_dav
 from tests.fakes.strange_dav import PASSWORD, WORK
 
-EXCHANGE_S = 0.4
+EXCHANGE_S = 0.25
 CALL_S = 20.0
 """What ``soon()`` gives a call."""
 SLACK_S = 3.0
@@ -232,11 +232,15 @@ def test_the_honest_server_is_read_and_written(hostile: HostileDav, account: Str
     assert f"UID:{UID}" in (hostile.account.text(PATH) or "")
 
 
-def test_an_account_is_well_again_when_the_attack_is_over(hostile: HostileDav, account: StrangeAccount) -> None:
-    for mode in ("a reset", "401 for ever", "junk after the answer", "a body without end"):
+def test_an_account_is_well_again_when_the_attack_is_over(
+    hostile: HostileDav, account: StrangeAccount, hasty: CaldavProvider, patient: CaldavProvider
+) -> None:
+    for mode in ("a reset", "silence", "junk after the answer", "a body without end", "a stray 401"):
         hostile.attack(mode, "report")
+        account.provider = hasty if mode == "silence" else patient
         with contextlib.suppress(CalendarError):
             account.read()
+        account.provider = patient
         hostile.calm_down()
         assert account.busy() == [HONEST], mode
 

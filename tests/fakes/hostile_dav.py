@@ -672,6 +672,15 @@ def _(scene: Scene) -> None:
     scene.reply(401, b"", ("WWW-Authenticate", 'Basic realm="x"'))
 
 
+@mode("a stray 401", "report", ends="exact")
+def _(scene: Scene) -> None:
+    """One refusal for no reason, then honest answers."""
+    if scene.dav.struck == 1:
+        scene.reply(401)
+    else:
+        scene.reply(*scene.honest()[:2])
+
+
 @mode("401 without a challenge", ends="login")
 def _(scene: Scene) -> None:
     """Every password is refused, and no way to log in offered."""
@@ -759,8 +768,8 @@ FOREIGN: dict[str, Callable[[HostileDav], str]] = {
     "a script": lambda dav: "javascript:alert(1)",
     "a file": lambda dav: "file:///etc/passwd",
     "eight kilobytes": lambda dav: "/" + "x" * 8_000 + "/",
-    "seven megabytes": lambda dav: "/" + "x" * (7 * MB) + "/",
-    "seven megabytes of dots": lambda dav: "/" + "a/../" * 1_400_000,
+    "two megabytes": lambda dav: "/" + "x" * (2 * MB) + "/",
+    "two megabytes of dots": lambda dav: "/" + "a/../" * 400_000,
 }
 """Places that a server may name and nobody may visit."""
 
