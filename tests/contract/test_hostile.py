@@ -11,6 +11,7 @@ sense. Whatever the server does
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.caldav_address import Origin, Reach
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
@@ -317,3 +319,39 @@ class TestPasswordsGoNowhereElse:
             with pytest.raises(CalendarError):
                 verb()
         assert hostile.caught == 0
+
+    @pytest.mark.parametrize(
+        "elsewhere",
+        [
+            "http://dav.example.com/",
+            "https://dav.example.com:8443/",
+            "https://www.dav.example.com/",
+            "https://example.com/",
+            "https://dav.example.com.evil.example/",
+            "https://p42-caldav.icloud.com/",
+        ],
+    )
+    @pytest.mark.parametrize("preset", [Preset.CUSTOM, Preset.NEXTCLOUD, Preset.FASTMAIL])
+    def test_a_password_is_for_one_scheme_host_and_port(self, preset: Preset, elsewhere: str) -> None:
+        reach = Reach(Origin.of("https://dav.example.com/"), preset)
+        assert reach.allows(Origin.of("https://DAV.example.com:443/other/"))
+        assert not reach.allows(Origin.of(elsewhere))
+
+    @pytest.mark.parametrize("redirects", [0, 5])
+    def test_so_many_redirects_are_followed_and_no_more(
+        self, hostile: HostileDav, account: StrangeAccount, children: Expander, redirects: int
+    ) -> None:
+        egress = Egress(allow=AllowList.parse("127.0.0.0/8"), exchange_s=10, answer_bytes=10**6)
+        account.provider = CaldavProvider(egress, children, redirects=redirects, calendar_events=100)
+        try:
+            for length in (redirects, redirects + 1):
+                steps = [WORK, *(f"{WORK}{step}/" for step in range(length - 1)), "/moved/"] if length else [WORK]
+                hostile.account.redirects = {one: (307, other) for one, other in itertools.pairwise(steps)}
+                hostile.account.shelves["/moved/"] = hostile.account.shelves[WORK]
+                if length <= redirects:
+                    assert account.busy() == [HONEST]
+                else:
+                    with pytest.raises(ProviderUnavailable, match="redirects again and again"):
+                        account.read()
+        finally:
+            egress.close()

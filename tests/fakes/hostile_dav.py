@@ -825,6 +825,12 @@ def _(scene: Scene) -> None:
     scene.multistatus(_principal("".join(f"<D:href>{HOME}{n}/</D:href>" for n in range(10_000))))
 
 
+@mode("thirty homes", "discovery")
+def _(scene: Scene) -> None:
+    """The real home, and more others than anybody has: what is left out would look free."""
+    scene.multistatus(_principal(f"<D:href>{HOME}</D:href>" + "".join(f"<D:href>/{n}/</D:href>" for n in range(30))))
+
+
 @mode("ten thousand addresses", "discovery", ends="exact")
 def _(scene: Scene) -> None:
     """Ten thousand addresses of the owner, and one of a megabyte."""
@@ -1074,6 +1080,13 @@ def _(scene: Scene) -> None:
     """A write is answered with success; another event stands in its place."""
     status = 201 if scene.request.method == "PUT" else 200
     scene.reply(status, _event(HOUR, uid="another").encode())
+
+
+@mode("an endless name in its place", "put")
+def _(scene: Scene) -> None:
+    """A write is answered with success; in its place is an event with a property whose name does not end."""
+    status = 201 if scene.request.method == "PUT" else 200
+    scene.reply(status, _event(f"{HOUR}X;{'a' * 2 * MB}\r\n", uid="another").encode())
 
 
 def _numbers(first: int, end: int) -> str:

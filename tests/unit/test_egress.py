@@ -448,6 +448,9 @@ def drip_interim(request: RawRequest, connection: RawConnection) -> None:
 SLOW: dict[str, Handler] = {
     "nothing comes": lambda request, connection: connection.hang(),
     "the head is dripped": lambda request, connection: connection.drip(HEAD + b"x: " + b"x" * 999),
+    "the body comes in bytes without a pause": lambda request, connection: connection.drip(
+        answer(200, bytes(ANSWER_BYTES - 1000)), every_s=0
+    ),
     "the body is dripped": lambda request, connection: connection.drip(answer(200, b"x" * 999)),
     "chunks are dripped": lambda request, connection: connection.drip(CHUNKED + b"1\r\nx\r\n" * 999),
     "the end is dripped": lambda request, connection: connection.drip(HEAD + b"\r\n" + b"x" * 999),
