@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gzip
 import itertools
 import zlib
@@ -1097,6 +1098,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+@functools.cache
 def _nested_gzip() -> bytes:
     inner = zlib.compressobj(9, zlib.DEFLATED, 31)
     return gzip.compress(b"".join(inner.compress(bytes(MB)) for _ in range(100)) + inner.flush())
