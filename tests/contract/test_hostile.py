@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ from calendar_server.errors import (
 )
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.caldav_address import Origin, Reach
+from calendar_server.providers.caldav_protocol import LARGE, LARGE_AT_ONCE, multistatus, turn
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
@@ -355,3 +358,23 @@ class TestPasswordsGoNowhereElse:
                         account.read()
         finally:
             egress.close()
+
+
+def test_large_answers_are_taken_in_a_few_at_a_time_and_small_ones_at_once() -> None:
+    """A tree takes many times the memory of its answer."""
+    small = b'<D:multistatus xmlns:D="DAV:"/>'
+    large = small + b" " * LARGE
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(multistatus(large, 207)))
+    with ExitStack() as one, ExitStack() as others:
+        one.enter_context(turn(large))
+        for _ in range(LARGE_AT_ONCE - 1):
+            others.enter_context(turn(large))
+        assert multistatus(small, 207) == ()
+        waiting.start()
+        assert found == []
+        with pytest.raises(ProviderUnavailable, match="Too many"), turn(large, wait_s=0.05):
+            pytest.fail("it was its turn")
+        one.close()
+        waiting.join(20)
+        assert found == [()]

@@ -1026,6 +1026,20 @@ def _(scene: Scene) -> None:
     _with_honest(scene, *[_resource(f"{WORK}e.ics", "")] * 40_000)
 
 
+@mode("events of megabytes each", "report")
+def _(scene: Scene) -> None:
+    """Forty events that can only be had one by one, each with megabytes of wide letters."""
+    if scene.request.method != "REPORT":
+        _with_honest(scene, *(_resource(f"{WORK}{n}.ics", "") for n in range(40)))
+    elif b"multiget" not in scene.request.body:
+        scene.reply(403)
+    elif scene.request.body.count(b"href>") > 2:
+        scene.flood(OK + b"\r\n" + XML + OPEN, b" " * 60_000)
+    else:
+        place = scene.request.body.split(b"href>")[1].split(b"<")[0].decode()
+        scene.multistatus(_resource(place, _event(f"{HOUR}SUMMARY:\N{PARTY POPPER}{'x' * 4 * MB}\r\n", uid=place)))
+
+
 @mode("an event with two texts", "report", ends="exact")
 def _(scene: Scene) -> None:
     """The honest event again, with a text that is free."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import ClassVar
@@ -36,6 +38,12 @@ HREF_MOST = 4_000
 TAG_MOST = 500_000
 """Bytes between two things that a parser tells: of a tag with all its attributes, or a comment."""
 _PIECE = 64 * 1024
+LARGE = 500_000
+"""Bytes from which on an answer is a large one: its tree may take twenty times its length."""
+LARGE_AT_ONCE = 2
+LARGE_WAIT_S = 10.0
+"""Large answers that are taken in at once, and seconds that another waits for its turn. More at once would not be
+quicker, for the interpreter runs one thread at a time, but take memory without a bound."""
 XML_TYPE = "application/xml; charset=utf-8"
 
 DAV = "{DAV:}"
@@ -214,22 +222,41 @@ def multistatus(body: bytes, status: int) -> tuple[Member, ...]:
     """The members of a multistatus answer, in its order. Raises ``ProviderUnavailable`` if it is not a whole one."""
     if status not in (200, 207):
         raise ProviderUnavailable(f"The server answered with status {status} where a list was asked for.")
-    tree = _tree(body)
-    if tree is None or tree.tag != dav.MultiStatus.tag:
-        raise ProviderUnavailable("The server's answer is not the list that was asked for.")
-    return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
+    with turn(body):
+        tree = _tree(body)
+        if tree is None or tree.tag != dav.MultiStatus.tag:
+            raise ProviderUnavailable("The server's answer is not the list that was asked for.")
+        return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
 
 
 def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
     """What preconditions a ``DAV:error`` body names (RFC 4918 section 16), and the hrefs in it; empty if it is none."""
     try:
-        tree = _tree(body)
+        with turn(body):
+            tree = _tree(body)
     except ProviderUnavailable:
         return frozenset(), ()
     if tree is None or tree.tag != DAV + "error":
         return frozenset(), ()
     flat = _property(tree)
     return flat.tags, flat.hrefs
+
+
+_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+
+
+@contextmanager
+def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> Iterator[None]:
+    """Around taking in an answer: large ones wait for each other. ``ProviderUnavailable`` if that takes too long."""
+    if len(body) < LARGE:
+        yield
+        return
+    if not _large.acquire(timeout=wait_s):
+        raise ProviderUnavailable("Too many large calendars are being read at the moment.")
+    try:
+        yield
+    finally:
+        _large.release()
 
 
 def _tree(body: bytes) -> etree._Element | None:
