@@ -95,6 +95,9 @@ class CalendarServiceServicer:
 
         Repeating it: the account decides. An account that is connected and ACTIVE is ALREADY_EXISTS with the metadata
         `connectionId`; one that NEEDS_REAUTH, or is named by `connection_id`, is renewed in place.
+
+        A CalDAV password is tried once or twice. After ten refused passwords for one user name at one server within ten
+        minutes, further ones are not tried: LIMIT_EXCEEDED, with a `google.rpc.RetryInfo`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

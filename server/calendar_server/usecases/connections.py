@@ -37,6 +37,7 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Account, Deadline, Provider, Secret
 from calendar_server.providers.google import calendar_key
 from calendar_server.store.store import AlreadyThere, Store
+from calendar_server.usecases.attempts import Attempts, attempt_key
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -96,6 +97,7 @@ class Connections:
         *,
         call_s: float,
         wake: Callable[[], None],
+        attempts: Attempts | None = None,
     ):
         self._store = store
         self._vault = vault
@@ -106,6 +108,7 @@ class Connections:
         self._revokers = revokers
         self._call_s = call_s
         self._wake = wake
+        self._attempts = attempts or Attempts()
 
     def connect(self, caller: Caller, command: ConnectCommand) -> Connection | AuthorizationUrl:
         """Connect CalDAV at once, or begin an OAuth connection. Nothing is stored before the credentials are proved."""
@@ -130,14 +133,17 @@ class Connections:
             )
 
     def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:
+        deadline = self._deadline(caller)
+        key = attempt_key(caller.organization_id, caldav.preset, caldav.server_url, caldav.username)
         try:
-            account, secret = self._caldav.connect(
-                preset=caldav.preset,
-                username=caldav.username,
-                password=caldav.password,
-                server_url=caldav.server_url,
-                deadline=self._deadline(caller),
-            )
+            with self._attempts.counted(key, deadline):
+                account, secret = self._caldav.connect(
+                    preset=caldav.preset,
+                    username=caldav.username,
+                    password=caldav.password,
+                    server_url=caldav.server_url,
+                    deadline=deadline,
+                )
         except ForbiddenDestination as error:
             raise ValidationError([Violation("caldav.server_url", error.message)]) from error
         return self.settle(
