@@ -17,6 +17,7 @@ from calendar_server.store.errors import AlreadyThere, StoreError
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
+from calendar_server.store.watches import Watches
 
 __all__ = ["AlreadyThere", "Store", "StoreError"]
 
@@ -34,6 +35,7 @@ class Store:
         self.outbox = Outbox(database)
         self.oauth_states = OAuthStates(database)
         self.leases = Leases(database)
+        self.watches = Watches(database)
 
     @classmethod
     def open(cls, database_url: str) -> Store:
