@@ -31,6 +31,7 @@ from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
+from calendar_server.usecases.watches import Source, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 
@@ -59,11 +60,13 @@ class Service:
     availability: Availability
     bookings: Bookings
     pushes: Pushes
+    watches: Watches
     egress: Egress
     expander: Expander
 
     def close(self) -> None:
         """End threads and children, close the database."""
+        self.watches.close()
         self.availability.close()
         self.expander.close()
         self.egress.close()
@@ -130,6 +133,9 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         public_url=config.public_url,
         call_s=config.call_s,
     )
+    watches = Watches(
+        store, grants, _sources(config, google.accounts, microsoft.accounts), changed=store.watches.note_changed
+    )
     contents = BookingContents(vault)
     availability = Availability(
         store,
@@ -154,6 +160,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             caldav,
             authorizations,
             {ProviderName.GOOGLE: google.accounts},
+            watches,
             call_s=config.call_s,
             wake=wake,
         ),
@@ -168,9 +175,23 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         ),
         # A push must end well before its lease does.
         pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        watches=watches,
         egress=egress,
         expander=expander,
     )
+
+
+def _sources(config: Config, google: GoogleProvider, microsoft: MicrosoftProvider) -> dict[ProviderName, Source]:
+    """The providers that are configured and can reach us, to tell us of changes."""
+    public_url = config.public_url.rstrip("/")
+    return {
+        name: Source(watcher, f"{public_url}/webhooks/{name}")
+        for name, watcher, client_id, api_url in (
+            (ProviderName.GOOGLE, google, config.google_client_id, config.google_api_url),
+            (ProviderName.MICROSOFT, microsoft, config.microsoft_client_id, config.microsoft_graph_url),
+        )
+        if client_id and reaches(api_url, public_url)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,12 +387,17 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
 def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
     from calendar_server.sidecar.app import Sidecar
     from calendar_server.sidecar.oauth import routes
+    from calendar_server.sidecar.webhooks import Webhooks
 
+    webhooks = Webhooks(service.watches.notified_google, service.watches.notified_microsoft)
     sidecar = Sidecar(
         service.config,
         ready=lambda: _not_ready(service.store, stop),
         metrics=service.metrics,
-        routes=routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        routes=[
+            *routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+            *webhooks.routes,
+        ],
     )
     sidecar.start()
     return sidecar
@@ -404,11 +430,31 @@ def work(config: Config, *, beside_server: bool) -> None:
         threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
     runner = threading.Thread(target=worker.run, name="worker")
     runner.start()
+    keeper = threading.Thread(target=_keep_watches, args=(service, stop), name="watches")
+    keeper.start()
     _log.info("working")
     stop.wait()
     worker.stop()
     runner.join()
+    keeper.join()
     service.close()
+
+
+KEEP_WATCHES_EVERY_S = 1.0
+
+
+def _keep_watches(service: Service, stop: threading.Event) -> None:
+    """Keep calendars in use watched until told to stop. In a thread of its own: pushes do not wait for it."""
+    while not stop.is_set():
+        try:
+            busy = service.watches.keep(service.store.now()) > 0
+        except StoreUnavailable:
+            busy = False
+        except Exception:
+            _log.exception("watches_broke")
+            busy = False
+        if not busy:
+            stop.wait(KEEP_WATCHES_EVERY_S)
 
 
 def _listen(wake: Callable[[], None], stop: threading.Event) -> None:

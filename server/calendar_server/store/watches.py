@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,6 +112,11 @@ class Watches:
         failed = peewee.Case(None, [(W.state == "making", "failed")], W.state)
         return self._update(id, {W.state: failed, W.due_at: due_at, W.attempts: W.attempts + 1})
 
+    def wait(self, ids: Sequence[str], due_at: Instant) -> None:
+        """These are to be looked at again then; nothing has failed."""
+        for chunk in chunks(ids):
+            self._database.change(W.update({W.due_at: due_at}).where(W.id.in_(chunk)))
+
     def end(self, ids: Sequence[str], due_at: Instant) -> None:
         """Nobody wants these any more: from ``due_at`` on they are to be stopped."""
         for chunk in chunks(ids):
@@ -154,16 +159,23 @@ class Watches:
         return [_watched(row) for row in self._database.rows(query)]
 
     def unwatched(
-        self, now: Instant, *, used_since: Instant, providers: Sequence[ProviderName], after: ConnectionId, limit: int
+        self,
+        now: Instant,
+        *,
+        used_since: Instant,
+        addresses: Mapping[ProviderName, str],
+        after: ConnectionId,
+        limit: int,
     ) -> list[WatchedConnection]:
         """At most ``limit`` live and active connections of these providers, by id and behind ``after``, that have a
-        calendar in use which nothing watches and nobody has put off."""
+        calendar in use which nothing watches at its provider's address, and which nobody has put off."""
         looked_after = (
             W.select(W.id)
             .where(
                 W.connection_id == BUSY.connection_id,
                 W.calendar_id == BUSY.calendar_id,
                 W.state != "ending",
+                W.address.in_(sorted(set(addresses.values()))),
                 (W.due_at > now) | ((W.state == "active") & (W.expires_at > now)),
             )
             .limit(1)
@@ -176,7 +188,7 @@ class Watches:
                 BUSY.connection_id > after,
                 CONNECTIONS.disconnected_at.is_null(),
                 CONNECTIONS.status == str(ConnectionStatus.ACTIVE),
-                CONNECTIONS.provider.in_([str(provider) for provider in providers]),
+                CONNECTIONS.provider.in_([str(provider) for provider in addresses]),
                 ~peewee.fn.EXISTS(looked_after),
             )
             .group_by(BUSY.connection_id, CONNECTIONS.organization_id)
@@ -189,6 +201,14 @@ class Watches:
         """The connection's calendars that are in use."""
         query = BUSY.select(BUSY.calendar_id).where(BUSY.connection_id == connection_id, BUSY.used_at >= used_since)
         return frozenset(CalendarId(row["calendar_id"]) for row in self._database.rows(query))
+
+    def note_changed(self, connection_id: ConnectionId, calendar_id: CalendarId) -> None:
+        """The provider says that the calendar has changed: what is known of it until now is old."""
+        self._database.change(
+            BUSY.update({BUSY.changed_at: self._database.now()}).where(
+                BUSY.connection_id == connection_id, BUSY.calendar_id == calendar_id
+            )
+        )
 
     def _update(self, id: str, changes: dict[Any, Any], *conditions: Any) -> bool:
         return self._database.change(W.update(changes).where(W.id == id, *conditions)) == 1
