@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -22,6 +22,8 @@ class WebhookServer:
     def __init__(self) -> None:
         self.posts: list[Received] = []
         self.echo = True
+        self.on_post: Callable[[Received], None] = lambda received: None
+        """Runs before a notification is answered."""
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,7 +31,9 @@ class WebhookServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 token = parse_qs(urlsplit(self.path).query).get("validationToken", [""])[0]
                 if not token:
-                    owner.posts.append(Received({name.lower(): value for name, value in self.headers.items()}, body))
+                    received = Received({name.lower(): value for name, value in self.headers.items()}, body)
+                    owner.on_post(received)
+                    owner.posts.append(received)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain")
                 self.end_headers()

@@ -195,7 +195,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     providers = dict.fromkeys(ProviderName, provider)
     accounts, grants, contents = Accounts(), Grants(store, vault, {}), BookingContents(vault)
     availability = Availability(store, grants, providers, call_s=5, read_threads=8, unreadable_retry_s=60)
-    watches = Watches(store, grants, {}, changed=lambda connection_id, calendar_id: None)
+    watches = Watches(store, grants, {}, changed=lambda connection_id, calendar_id: None, used_s=86_400)
     authorizations = Authorizations(store, vault, {}, redirect_uris=[], public_url="http://127.0.0.1", call_s=5)
     return World(
         store=store,

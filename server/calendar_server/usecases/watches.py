@@ -57,8 +57,6 @@ from calendar_server.usecases.notes import Changed, Notes
 
 _log = logging.getLogger(__name__)
 
-USED = DAY
-"""How long a calendar is watched after GetBusy asked for it."""
 CALENDARS_MOST = 50
 """Calendars of one connection that are watched. Any more are found by looking."""
 CONNECTIONS_MOST = 64
@@ -127,14 +125,25 @@ class Watches:
     """Keeps calendars in use watched, and takes what their providers tell.
 
     ``sources``: the providers that can reach us; with none of them nothing is ever asked or known. ``changed`` notes
-    that a calendar has changed; it must be cheap.
+    that a calendar has changed; it must be cheap. A calendar is in use for ``used_s`` seconds after GetBusy asked for it.
     """
 
-    def __init__(self, store: Store, grants: Grants, sources: Mapping[ProviderName, Source], *, changed: Changed):
+    def __init__(
+        self,
+        store: Store,
+        grants: Grants,
+        sources: Mapping[ProviderName, Source],
+        *,
+        changed: Changed,
+        used_s: float,
+        connections_most: int = CONNECTIONS_MOST,
+    ):
         self._store = store
         self._grants = grants
         self._sources = dict(sources)
         self._notes = Notes(changed)
+        self._used = round(used_s * SECOND)
+        self._connections_most = connections_most
         self._after = ConnectionId("")
 
     def close(self) -> None:
@@ -158,18 +167,18 @@ class Watches:
         return sum(visited)
 
     def _due(self, now: Instant) -> Sequence[WatchedConnection]:
-        return self._store.watches.due(now, CONNECTIONS_MOST)
+        return self._store.watches.due(now, self._connections_most)
 
     def _unwatched(self, now: Instant) -> Sequence[WatchedConnection]:
         """A part of all, and the next part at the next turn: a connection that cannot be helped holds up no other."""
         found = self._store.watches.unwatched(
             now,
-            used_since=now - USED,
+            used_since=now - self._used,
             addresses={name: source.address for name, source in self._sources.items()},
             after=self._after,
-            limit=CONNECTIONS_MOST,
+            limit=self._connections_most,
         )
-        self._after = found[-1].connection_id if len(found) == CONNECTIONS_MOST else ConnectionId("")
+        self._after = found[-1].connection_id if len(found) == self._connections_most else ConnectionId("")
         return found
 
     def _visit(self, found: WatchedConnection, now: Instant) -> bool:
@@ -245,7 +254,7 @@ class Watches:
             self._store.watches.remove([row.id for row in rows if 0 < row.expires_at <= now])
             self._put_off_all(connection.id, now)
             return None
-        wanted = self._store.watches.in_use(connection.id, now - USED).intersection(connection.busy_calendar_ids)
+        wanted = self._store.watches.in_use(connection.id, now - self._used).intersection(connection.busy_calendar_ids)
         plan = plan_of(rows, sorted(wanted)[:CALENDARS_MOST], source.address, now)
         return (connection, source, plan) if plan != Plan() else None
 
