@@ -203,7 +203,9 @@ def desk(store: Store, egress: Egress) -> Iterator[Desk]:  # noqa: F811 — the 
         googles = GoogleProvider(egress, api_url=google.api_url, revoke_url=google.revoke_url, calendar_events=10)
         microsofts = MicrosoftProvider(egress, graph_url=microsoft.graph_url, calendar_events=10)
         clients = {
-            ProviderName.GOOGLE: client(egress, google.token_url, google.accounts.client_id, google.accounts.client_secret),
+            ProviderName.GOOGLE: client(
+                egress, google.token_url, google.accounts.client_id, google.accounts.client_secret
+            ),
             ProviderName.MICROSOFT: client(
                 egress, microsoft.token_url, microsoft.entra.client_id, microsoft.entra.client_secret
             ),
@@ -365,7 +367,9 @@ class TestKeep:
     def test_a_watch_that_a_dying_worker_began_is_made_again(self, desk: Desk) -> None:
         connection = desk.connect()
         now = desk.store.now()
-        desk.store.watches.add(row_of(connection, "making", due_at=now + MINUTE, address=desk.webhook.url, remote_id=""))
+        desk.store.watches.add(
+            row_of(connection, "making", due_at=now + MINUTE, address=desk.webhook.url, remote_id="")
+        )
         desk.keep()
         assert desk.requests == 0
         desk.keep(after=2 * MINUTE)

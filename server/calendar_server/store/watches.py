@@ -202,14 +202,6 @@ class Watches:
         query = BUSY.select(BUSY.calendar_id).where(BUSY.connection_id == connection_id, BUSY.used_at >= used_since)
         return frozenset(CalendarId(row["calendar_id"]) for row in self._database.rows(query))
 
-    def note_changed(self, connection_id: ConnectionId, calendar_id: CalendarId) -> None:
-        """The provider says that the calendar has changed: what is known of it until now is old."""
-        self._database.change(
-            BUSY.update({BUSY.changed_at: self._database.now()}).where(
-                BUSY.connection_id == connection_id, BUSY.calendar_id == calendar_id
-            )
-        )
-
     def _update(self, id: str, changes: dict[Any, Any], *conditions: Any) -> bool:
         return self._database.change(W.update(changes).where(W.id == id, *conditions)) == 1
 

@@ -302,6 +302,7 @@ class Connections:
             now = self._store.now()
             if self._store.connections.disconnect(caller.organization_id, connection_id, now):
                 self._store.outbox.detach(connection_id, now)
+                self._store.mirror.keep_only(connection_id, ())
                 self._store.watches.remove_connection(connection_id)
 
     def _revoke(self, connection: Connection) -> None:
@@ -359,6 +360,7 @@ class Connections:
             self._store.connections.choose(
                 chosen.id, calendar_id=chosen.calendar_id, busy_calendar_ids=chosen.busy_calendar_ids
             )
+            self._store.mirror.keep_only(chosen.id, chosen.busy_calendar_ids)
             self._store.watches.look_at(chosen.id, self._store.now())
         return self._get(caller.organization_id, command.id)
 

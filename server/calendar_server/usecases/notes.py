@@ -12,7 +12,7 @@ from calendar_server.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
-Changed = Callable[[ConnectionId, CalendarId], None]
+Changed = Callable[[ConnectionId, CalendarId], object]
 """Notes that a calendar has changed at its provider, as of now."""
 
 QUIET_S = 1.0

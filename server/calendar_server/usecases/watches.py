@@ -57,6 +57,8 @@ from calendar_server.usecases.notes import Changed, Notes
 
 _log = logging.getLogger(__name__)
 
+USED_S = 86_400.0
+"""Seconds after the last GetBusy that a calendar is worth watching: longer than it is kept fresh, for a watch costs less."""
 CALENDARS_MOST = 50
 """Calendars of one connection that are watched. Any more are found by looking."""
 CONNECTIONS_MOST = 64
@@ -135,7 +137,7 @@ class Watches:
         sources: Mapping[ProviderName, Source],
         *,
         changed: Changed,
-        used_s: float,
+        used_s: float = USED_S,
         connections_most: int = CONNECTIONS_MOST,
     ):
         self._store = store
