@@ -56,8 +56,9 @@ USED_EVERY_S = 20.0
 """Seconds between two notes that a connection is in use."""
 ROUNDS_MOST = 4
 """Times that an answer is begun again because what it rests on was replaced meanwhile."""
-THROTTLED_S = 5.0
-"""Seconds after a provider asked to slow down in which callers' questions are not passed on. The worker waits it out."""
+THROTTLED_S, THROTTLED_TIMES = 5.0, 3
+"""Once a provider has asked that many times in a row to slow down, callers' questions are passed on again only after these
+seconds. The worker waits as long as the provider says, from the first time on."""
 
 
 class BusyUnknown(CalendarError):
@@ -414,8 +415,8 @@ def _lacking(
 
 
 def _throttled(held: Held | None, now: Instant) -> CalendarError | None:
-    """A provider that has just asked to slow down is not asked again for a caller's sake."""
-    if held is None or held.row.problem_reason != ProviderThrottled.reason:
+    """A provider that keeps asking to slow down is not asked again at once for a caller's sake."""
+    if held is None or held.row.problem_reason != ProviderThrottled.reason or held.row.failures < THROTTLED_TIMES:
         return None
     until = min(held.row.retry_at, held.row.failed_at + round(THROTTLED_S * SECOND))
     if now >= until:

@@ -36,7 +36,7 @@ from calendar_server.core.model import (
     Interval,
     ProviderName,
 )
-from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content
+from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content, unpack_track
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Refreshed, Remembered
 from calendar_server.store.mirror import BusyRow, Learned
@@ -324,6 +324,8 @@ class Refresher:
         if content is None or content.version != row.content_version:
             return None
         try:
+            # A row that cannot be read is replaced, not confirmed.
+            unpack_track(row.intervals)
             return Remembered(row.window, unpack_content(content.events), content.memory)
         except Unpackable:
             return None
