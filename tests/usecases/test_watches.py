@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from calendar_server.core.model import (
     ConnectionId,
     ConnectionStatus,
     Instant,
+    OrganizationId,
     ProviderName,
     SyncStatus,
 )
@@ -34,10 +36,11 @@ from calendar_server.store.watches import WatchRow
 from calendar_server.usecases import watches as subject
 from calendar_server.usecases.authorizations import Authorizations
 from calendar_server.usecases.caller import Caller
+from calendar_server.usecases.commands import UpdateCommand
 from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.notes import Notes
-from calendar_server.usecases.watches import Source, Watches, pause_after, reaches
+from calendar_server.usecases.watches import Plan, Source, Watches, pause_after, plan_of, reaches
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
     migrated_url,
@@ -47,6 +50,7 @@ from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     sqlite_url,
     store,
 )
+from tests.contract_store.examples import connection as a_connection
 from tests.fakes.google import GoogleFake, GoogleUser
 from tests.fakes.graph_subscriptions import Subscription
 from tests.fakes.microsoft import GraphUser, MicrosoftFake
@@ -336,8 +340,7 @@ class TestKeep:
     def test_a_calendar_that_does_not_block_any_more_is_not_watched_any_more(self, desk: Desk) -> None:
         connection = desk.connect(calendars=2)
         desk.keep()
-        desk.store.connections.choose(connection.id, calendar_id=PRIMARY, busy_calendar_ids=[PRIMARY])
-        desk.store.watches.look_at(connection.id, desk.store.now())
+        desk.connections.update(desk.caller, UpdateCommand(connection.id, busy_calendar_ids=(PRIMARY,)))
         desk.keep()
         assert [row.calendar_id for row in desk.rows(connection)] == [PRIMARY]
         assert len(desk.google.channels.open) == 1
@@ -374,6 +377,19 @@ class TestKeep:
         assert desk.requests == 0
         desk.keep(after=2 * MINUTE)
         assert desk.states(connection) == ["active"]
+
+    def test_one_that_was_given_up_while_it_was_made_is_stopped_again(self, desk: Desk) -> None:
+        """A worker that took longer than its lease: another has begun anew."""
+        connection = desk.connect()
+
+        def give_up(method: str, target: str) -> None:
+            if target.endswith("/watch"):
+                desk.store.watches.remove([row.id for row in desk.rows(connection)])
+
+        desk.google.on_request = give_up
+        desk.watches.keep(desk.store.now())
+        assert desk.google.channels.open == {}
+        assert len(desk.google.channels.stopped) == 1
 
     def test_a_turn_is_bounded_and_the_next_one_goes_on(self, desk: Desk) -> None:
         desk.watches = desk.other(connections_most=2)
@@ -658,12 +674,15 @@ class TestEnd:
         assert not desk.store.connections.is_live(connection.id)
         assert desk.rows(connection) == []
 
-    def test_one_that_is_being_made_when_disconnect_comes_is_forgotten(self, desk: Desk) -> None:
-        connection = desk.connect()
+    @pytest.mark.parametrize("fails", [True, False])
+    def test_one_that_is_being_made_when_disconnect_comes_is_forgotten(self, desk: Desk, fails: bool) -> None:
+        connection = desk.connect(calendars=3)
+        if fails:
+            desk.google.fail_next(500)
         desk.google.on_request = lambda method, target: desk.disconnect(connection)
         desk.keep()
         assert desk.rows(connection) == []
-        assert [exchange.target for exchange in desk.google.exchanges] == ["calendars/primary/events/watch"]
+        assert len(desk.google.exchanges) == 1
 
     def test_a_refused_grant_is_not_asked(self, desk: Desk) -> None:
         connection = desk.connect(ProviderName.MICROSOFT)
@@ -673,12 +692,58 @@ class TestEnd:
         desk.disconnect(connection)
         assert (desk.requests, desk.rows(connection)) == (asked, [])
 
+    def test_all_together_take_a_few_seconds_at_most(self, desk: Desk) -> None:
+        connection = desk.connect(calendars=20)
+        desk.keep()
+        hangs = threading.Event()
+        desk.google.on_request = lambda method, target: hangs.wait(60) and None
+        began = time.monotonic()
+        desk.watches.end(connection)
+        took = time.monotonic() - began
+        hangs.set()
+        # One after the other, each as long as an exchange may be, would be minutes.
+        assert took < 15
+
     def test_others_keep_theirs(self, desk: Desk) -> None:
         connection, other = desk.connect(), desk.connect()
         desk.keep()
         desk.disconnect(connection)
         assert desk.states(other) == ["active"]
         assert list(desk.google.channels.open) == [row.id for row in desk.rows(other)]
+
+
+class TestPlan:
+    """Whatever is due gets something to be done, or waits until later: nothing is looked at in every turn."""
+
+    NOW, HERE = 1000, "here"
+
+    def plan(self, connection: Connection, *rows: WatchRow) -> Plan:
+        return plan_of(rows, connection.busy_calendar_ids, self.HERE, self.NOW)
+
+    def test_what_is_due_waits_for_a_successor_that_cannot_be_made_yet(self) -> None:
+        connection = a_connection(OrganizationId("org"), busy_calendar_ids=(PRIMARY,), calendar_id=PRIMARY)
+        old = row_of(connection, "active", id="o" * 32, address="there", due_at=900, expires_at=5000)
+        failed = row_of(connection, "failed", address=self.HERE, due_at=2000)
+        assert self.plan(connection, old, failed) == Plan(wait=[old.id])
+
+    @pytest.mark.parametrize("state", ["making", "active", "failed", "ending"])
+    @pytest.mark.parametrize("address", ["here", "there"])
+    @pytest.mark.parametrize("expires_at", [0, 500, 5000])
+    @pytest.mark.parametrize("wanted", [True, False])
+    @pytest.mark.parametrize("beside", [None, "active", "failed"])
+    def test_nothing_that_is_due_is_left_out(
+        self, state: str, address: str, expires_at: int, wanted: bool, beside: str | None
+    ) -> None:
+        connection = a_connection(OrganizationId("org"), busy_calendar_ids=(PRIMARY,), calendar_id=PRIMARY)
+        calendar_id = PRIMARY if wanted else CalendarId("another")
+        due = row_of(connection, state, calendar_id=calendar_id, address=address, expires_at=expires_at, due_at=1000)
+        rows = [due]
+        if beside:
+            rows.append(row_of(connection, beside, id="b" * 32, address="here", expires_at=5000, due_at=2000))
+        plan = self.plan(connection, *rows)
+        replaced = [row.id for former in plan.make.values() for row in former]
+        todo = [*plan.forget, *plan.wait, *(row.id for row in (*plan.stop, *plan.renew)), *replaced]
+        assert todo.count(due.id) == 1
 
 
 class TestReach:

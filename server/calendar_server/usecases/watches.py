@@ -466,11 +466,9 @@ class _Visit:
             self._not_made(row, former, answer)
             return
         expires_at, due_at = self._times(answer)
-        with self._store.transaction():
-            kept = self._store.watches.made(
-                id, remote_id=answer.id, resource_id=answer.resource_id, expires_at=expires_at, due_at=due_at
-            )
-            self._store.watches.end([each.id for each in former], self._now)
+        kept = self._store.watches.made(
+            id, remote_id=answer.id, resource_id=answer.resource_id, expires_at=expires_at, due_at=due_at
+        )
         if not kept:
             # We took longer than our lease, and whoever came after us has given this one up.
             self._asked(lambda: self._source.watcher.unwatch(link, answer, self._deadline), 0)
