@@ -54,7 +54,7 @@ LOOK_S = 0.05
 """Seconds between two looks at what another process is refreshing."""
 GATHER_S = 0.02
 """Seconds in which results of a round are gathered before they are stored together."""
-ANSWER_S = 0.1
+ANSWER_S = 0.05
 """Seconds past a caller's deadline within which a read that has just ended still counts."""
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
