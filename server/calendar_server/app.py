@@ -163,6 +163,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         unreadable_retry_s=max(60, config.max_staleness_s),
         cache_entries=config.cache_connections,
         provider_calls=max(1, config.grpc_threads - SPARE_THREADS),
+        watch_heartbeat_s=config.watch_heartbeat_s,
     )
     return Service(
         config=config,
