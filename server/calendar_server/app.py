@@ -32,7 +32,8 @@ from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.usecases.refresh import Missing, Refresher
-from calendar_server.usecases.watches import USED_S, Source, Watches, reaches
+from calendar_server.usecases.watch_visits import Source
+from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 from calendar_server.worker.refreshing import Refreshing

@@ -33,14 +33,14 @@ from calendar_server.providers.oauth import OAuthClient, OAuthSettings
 from calendar_server.store.store import Store
 from calendar_server.store.tables import BUSY
 from calendar_server.store.watches import WatchRow
-from calendar_server.usecases import watches as subject
 from calendar_server.usecases.authorizations import Authorizations
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import UpdateCommand
 from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.notes import Notes
-from calendar_server.usecases.watches import Plan, Source, Watches, pause_after, plan_of, reaches
+from calendar_server.usecases.watch_visits import Plan, Source, pause_after, plan_of, sha256_of
+from calendar_server.usecases.watches import Watches, reaches
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
     migrated_url,
@@ -288,7 +288,7 @@ class TestKeep:
         assert min(len(token.partition(".")[2]), len(state.partition(".")[2])) >= 43
         for connection, secret in ((first, token), (second, state)):
             (row,) = desk.rows(connection)
-            assert row.secret_sha256 == subject._sha256(secret)
+            assert row.secret_sha256 == sha256_of(secret)
             assert secret not in repr(dataclasses.astuple(row))
 
     @both
