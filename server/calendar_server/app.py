@@ -32,6 +32,8 @@ from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.watch_visits import Source
+from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 from calendar_server.worker.refreshing import Refreshing
@@ -64,11 +66,13 @@ class Service:
     availability: Availability
     bookings: Bookings
     pushes: Pushes
+    watches: Watches
     egress: Egress
     expander: Expander
 
     def close(self) -> None:
         """End threads and children, close the database."""
+        self.watches.close()
         self.availability.close()
         self.refresher.close()
         self.expander.close()
@@ -136,6 +140,14 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         public_url=config.public_url,
         call_s=config.call_s,
     )
+    watches = Watches(
+        store,
+        grants,
+        _sources(config, google.accounts, microsoft.accounts),
+        # The new version of the connection's answer wakes the worker.
+        changed=lambda connection_id, calendar_id: store.mirror.note_change(connection_id, calendar_id, store.now()),
+        used_s=max(config.used_s, USED_S),
+    )
     contents = BookingContents(vault)
     refresher = Refresher(
         store,
@@ -171,6 +183,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             caldav,
             authorizations,
             {ProviderName.GOOGLE: google.accounts},
+            watches,
             call_s=config.call_s,
             wake=wake,
         ),
@@ -186,9 +199,23 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         ),
         # A push must end well before its lease does.
         pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        watches=watches,
         egress=egress,
         expander=expander,
     )
+
+
+def _sources(config: Config, google: GoogleProvider, microsoft: MicrosoftProvider) -> dict[ProviderName, Source]:
+    """The providers that are configured and can reach us, to tell us of changes."""
+    public_url = config.public_url.rstrip("/")
+    return {
+        name: Source(watcher, f"{public_url}/webhooks/{name}")
+        for name, watcher, client_id, api_url in (
+            (ProviderName.GOOGLE, google, config.google_client_id, config.google_api_url),
+            (ProviderName.MICROSOFT, microsoft, config.microsoft_client_id, config.microsoft_graph_url),
+        )
+        if client_id and reaches(api_url, public_url)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,12 +432,17 @@ def serve(
 def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
     from calendar_server.sidecar.app import Sidecar
     from calendar_server.sidecar.oauth import routes
+    from calendar_server.sidecar.webhooks import Webhooks
 
+    webhooks = Webhooks(service.watches.notified_google, service.watches.notified_microsoft)
     sidecar = Sidecar(
         service.config,
         ready=lambda: _not_ready(service.store, stop),
         metrics=service.metrics,
-        routes=routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        routes=[
+            *routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+            *webhooks.routes,
+        ],
     )
     sidecar.start()
     return sidecar
@@ -445,6 +477,7 @@ def work(config: Config, *, beside_server: bool) -> None:
         target=_pass_on, args=(store, (worker.wake, refreshing.wake), stop), name="hints", daemon=True
     ).start()
     runners = [threading.Thread(target=each.run, name=type(each).__name__) for each in (worker, refreshing)]
+    runners.append(threading.Thread(target=_keep_watches, args=(service, stop), name="watches"))
     for runner in runners:
         runner.start()
     _log.info("working")
@@ -465,6 +498,23 @@ def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.
             seen = count
             for wake in wakes:
                 wake()
+
+
+KEEP_WATCHES_EVERY_S = 1.0
+
+
+def _keep_watches(service: Service, stop: threading.Event) -> None:
+    """Keep calendars in use watched until told to stop. In a thread of its own: pushes do not wait for it."""
+    while not stop.is_set():
+        try:
+            busy = service.watches.keep(service.store.now()) > 0
+        except StoreUnavailable:
+            busy = False
+        except Exception:
+            _log.exception("watches_broke")
+            busy = False
+        if not busy:
+            stop.wait(KEEP_WATCHES_EVERY_S)
 
 
 def _listen(wake: Callable[[], None], stop: threading.Event) -> None:
