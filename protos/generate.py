@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from google.api import annotations_pb2
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 GEN = PROTOS.parent / "gen"
+INCLUDE = Path(annotations_pb2.__file__).resolve().parents[2]
+"""Where protoc finds `google/api/annotations.proto`."""
 PACKAGES = {
     "calendars": "Generated from `protos/`; never edited by hand.",
     "calendars/v1": "The stubs of the package `calendars.v1`.",
@@ -50,6 +53,7 @@ def generate(target: Path) -> None:
                 "protoc",
                 "--proto_path=.",
                 f"--proto_path={files('grpc_tools') / '_proto'}",
+                f"--proto_path={INCLUDE}",
                 f"--python_out={target}",
                 f"--pyi_out={target}",
                 f"--grpc_python_out={target}",
