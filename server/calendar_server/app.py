@@ -35,6 +35,9 @@ from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from calendar_server.rpc.dispatch import Dispatch
     from calendar_server.sidecar.app import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -338,7 +341,7 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
-    sidecar = None if beside_server else _sidecar(service, stop)
+    sidecar = None if beside_server else _sidecar(service, server.dispatch, stop)
     # Started when we serve: they take seconds of CPU to begin.
     for other in (*others, *([worker] if worker else [])):
         other.start()
@@ -363,15 +366,27 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     _log.info("stopped")
 
 
-def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
+def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sidecar:
+    from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
-    from calendar_server.sidecar.oauth import routes
+    from calendar_server.sidecar.openapi import document
+    from calendars.v1 import calendar_service_pb2
 
+    routes: list[BaseRoute] = [
+        *oauth.routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections))
+    ]
+    if service.config.http_api:
+        routes += api.routes(
+            calendar_service_pb2.DESCRIPTOR.services_by_name["CalendarService"],
+            dispatch,
+            document=document(),
+            request_bytes=service.config.request_bytes,
+        )
     sidecar = Sidecar(
         service.config,
         ready=lambda: _not_ready(service.store, stop),
         metrics=service.metrics,
-        routes=routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        routes=routes,
     )
     sidecar.start()
     return sidecar

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import cast
+from typing import TypeVar, cast
 
 from google.protobuf.message import Message
 
-from calendar_server.errors import StoreUnavailable, Unauthorized
+from calendar_server.errors import CalendarError, StoreUnavailable, Unauthorized
 from calendar_server.rpc.calls import Calls, CountingPool, call_id_of, check_response_size, key_of, overload
 from calendar_server.rpc.servicer import CalendarServicer
 from calendar_server.rpc.status import Answer
+
+R = TypeVar("R")
 
 
 class Dispatch:
@@ -30,23 +32,50 @@ class Dispatch:
         return self._pool.load
 
     def call(
-        self, rpc: str, request_ids: Sequence[str], authorization: Sequence[str], take: Callable[[], Message]
-    ) -> tuple[str, Future[Message | Answer]]:
+        self,
+        rpc: str,
+        request_ids: Sequence[str],
+        authorization: Sequence[str],
+        take: Callable[[], Message],
+        give: Callable[[Message], R],
+        refuse: Callable[[Answer], R],
+    ) -> tuple[str, Future[R]]:
         """Begin a call; answers its request id and what will be its end. Never waits.
 
-        ``rpc`` is a name of ours; ``request_ids`` and ``authorization`` are the values that the caller sent. ``take``
-        is called in the call's thread when the key is believed; it answers the request, or raises ``CalendarError``.
+        ``rpc`` is a name of ours; ``request_ids`` and ``authorization`` are the values that the caller sent. In the
+        call's thread, when the key is believed, ``take`` answers the request or raises ``CalendarError``; ``give`` or
+        ``refuse`` makes of the call's end what the door sends.
         """
         call_id = call_id_of(request_ids)
         key = key_of(authorization)
+        error = self._turned_away(key)
+        if key is None or error is not None:
+            ended: Future[R] = Future()
+            ended.set_result(refuse(self._calls.refuse(rpc, call_id, error or Unauthorized())))
+            return call_id, ended
+        return call_id, self._pool.submit(self._answer, rpc, call_id, key, take, give, refuse)
+
+    def _turned_away(self, key: str | None) -> CalendarError | None:
+        """Why a call does not begin."""
         if key is None:
-            return call_id, _ended(self._calls.refuse(rpc, call_id, Unauthorized()))
+            return Unauthorized()
         if self._closed:
-            stopping = StoreUnavailable("The service is stopping. Send the same call again in a moment.")
-            return call_id, _ended(self._calls.refuse(rpc, call_id, stopping))
+            return StoreUnavailable("The service is stopping. Send the same call again in a moment.")
         if self._pool.load >= 2 * self._threads:
-            return call_id, _ended(self._calls.refuse(rpc, call_id, overload()))
-        return call_id, self._pool.submit(self._calls.answer, rpc, call_id, key, take, lambda m: self._run(rpc, m))
+            return overload()
+        return None
+
+    def _answer(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        take: Callable[[], Message],
+        give: Callable[[Message], R],
+        refuse: Callable[[Answer], R],
+    ) -> R:
+        ended = self._calls.answer(rpc, call_id, key, take, lambda request: give(self._run(rpc, request)))
+        return refuse(ended) if isinstance(ended, Answer) else ended
 
     def close(self) -> None:
         """Turn new calls away; those in progress go on."""
@@ -63,9 +92,3 @@ class Dispatch:
         response = method(request, None)
         check_response_size(response.ByteSize())
         return response
-
-
-def _ended(answer: Answer) -> Future[Message | Answer]:
-    future: Future[Message | Answer] = Future()
-    future.set_result(answer)
-    return future
