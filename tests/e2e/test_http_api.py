@@ -51,9 +51,7 @@ def stranger(service: Running) -> Iterator[httpx.Client]:
 
 
 def client(service: Running, key: str) -> httpx.Client:
-    return httpx.Client(
-        base_url=service.http, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=40
-    )
+    return httpx.Client(base_url=service.http, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=40)
 
 
 def rfc3339(moment: datetime.datetime) -> str:
