@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import PASSWORD, Person, Running, Stub, at, ical, serving, span, sqlite_settings
+from tests.e2e.conftest import Person, Running, at, ical, serving, span, sqlite_settings
 
 PAGE = "https://app.example.org/done"
 
