@@ -20,14 +20,14 @@ from starlette.routing import Mount
 
 from calendar_server import errors
 from calendar_server.config import Config, ConfigError
-from calendar_server.core.model import BusyState, CalendarId, ConnectionId
+from calendar_server.core.model import BusyState, CalendarId, ConnectionId, Interval
 from calendar_server.rpc.server import RpcServer, build_server
 from calendar_server.sidecar.api import STATUSES, Api
 from calendar_server.sidecar.app import SECURITY_HEADERS, Sidecar
 from calendar_server.sidecar.openapi import CODES, ERRORS
 from calendar_server.telemetry import Metrics, configure_logging
 from calendar_server.usecases.availability import BusyUnknown
-from calendar_server.usecases.commands import CalendarBusy, Problem
+from calendar_server.usecases.commands import BusyAnswer, CalendarBusy, Problem
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import errors_pb2
 from tests.e2e.test_rpc_server import KEY, OTHER_KEY, Availability, Bookings, Connections, Keys
@@ -446,6 +446,16 @@ def test_a_caller_that_goes_away_leaves_nothing_behind(fresh: World) -> None:
         assert time.monotonic() < until
     while fresh.rpc.load:
         assert time.monotonic() < until
+
+
+def test_an_answer_that_would_be_too_large_is_refused(world: World) -> None:
+    before = world.availability.answer
+    world.availability.answer = BusyAnswer(tuple(Interval(n, n + 1) for n in range(0, 600_000, 2)), True, ())
+    answer = world.busy()
+    world.availability.answer = before
+    assert told(answer) == (429, "limit_exceeded")
+    assert "Ask for less at once." in answer.json()["error"]["message"]
+    assert "retry-after" not in answer.headers
 
 
 def test_a_query_that_is_too_long_is_refused(world: World) -> None:

@@ -216,9 +216,9 @@ class _Intake:
             raise self._too_large()
         receiving = asyncio.run_coroutine_threadsafe(self._receive(), self._loop)
         try:
-            # The loop ends it earlier; this is for a loop that has stopped.
-            return receiving.result(self._receive_s + 5)
+            return receiving.result(self._receive_s)
         except TimeoutError:
+            receiving.cancel()
             self.status = (408, "timeout")
             raise ValidationError([Violation(BODY, f"must arrive within {self._receive_s:g} seconds")]) from None
         except ClientDisconnect:
@@ -226,11 +226,10 @@ class _Intake:
 
     async def _receive(self) -> bytes:
         received = bytearray()
-        async with asyncio.timeout(self._receive_s):
-            async for chunk in self._request.stream():
-                received += chunk
-                if len(received) > self._request_bytes:
-                    raise self._too_large()
+        async for chunk in self._request.stream():
+            received += chunk
+            if len(received) > self._request_bytes:
+                raise self._too_large()
         return bytes(received)
 
     def _too_large(self) -> CalendarError:
