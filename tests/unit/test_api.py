@@ -21,7 +21,10 @@ from starlette.routing import Mount
 from calendar_server import errors
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import BusyState, CalendarId, ConnectionId, Interval
+from calendar_server.rpc.calls import Calls
+from calendar_server.rpc.dispatch import Dispatch
 from calendar_server.rpc.server import RpcServer, build_server
+from calendar_server.rpc.servicer import CalendarServicer
 from calendar_server.sidecar.api import STATUSES, Api
 from calendar_server.sidecar.app import SECURITY_HEADERS, Sidecar
 from calendar_server.sidecar.openapi import CODES, ERRORS
@@ -49,6 +52,16 @@ EVERY_PATH = [
     ("PUT", "/v1/bookings/b"),
     ("GET", "/v1/bookings/b"),
 ]
+
+
+@dataclass
+class Encoded:
+    """A message in its bytes."""
+
+    raw: bytes
+
+    def SerializeToString(self) -> bytes:
+        return self.raw
 
 
 @dataclass
@@ -150,6 +163,18 @@ def test_a_caldav_account_is_connected(world: World) -> None:
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["owner"]) == ("cal_1", "anna")
     assert ("org_one", "cal_1") in world.connections.rows
+
+
+def test_a_method_may_answer_with_bytes_that_are_made_already() -> None:
+    class Bytes(CalendarServicer):
+        def GetBusy(self, request: pb.GetBusyRequest, context: object) -> pb.GetBusyResponse:
+            return Encoded(pb.GetBusyResponse(complete=True).SerializeToString())  # type: ignore[return-value]
+
+    servicer = Bytes(Connections(), Availability(), Bookings())
+    dispatch = Dispatch(servicer, Calls(Keys(), Metrics()), threads=1)
+    _, ending = dispatch.call("GetBusy", [], [f"Bearer {KEY}"], pb.GetBusyRequest, str, str)
+    assert ending.result(20) == "complete: true\n"
+    dispatch.stop()
 
 
 @pytest.mark.parametrize("provider", ["google", "microsoft"])

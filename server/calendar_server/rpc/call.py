@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
+from calendar_server.core.model import OrganizationId
 from calendar_server.usecases.caller import Caller
 
 _caller: ContextVar[Caller] = ContextVar("caller")
+
+
+class Authenticator(Protocol):
+    """Believes API keys, or does not."""
+
+    def authenticate(self, key: str, /) -> OrganizationId:
+        """The organization behind a key. Raises ``Unauthorized`` for keys unknown or revoked."""
+        ...
 
 
 def caller() -> Caller:

@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from calendar_server.core.model import OrganizationId
 from calendar_server.errors import CalendarError, LimitExceeded
 from calendar_server.providers.base import Deadline
-from calendar_server.rpc.call import called_by
+from calendar_server.rpc.call import Authenticator, called_by
 from calendar_server.rpc.status import Answer, answer_of
 from calendar_server.telemetry import Metrics, request_id
 from calendar_server.usecases.caller import Caller
@@ -32,14 +32,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Q = TypeVar("Q")
 R = TypeVar("R")
-
-
-class Authenticator(Protocol):
-    """Believes API keys, or does not."""
-
-    def authenticate(self, key: str, /) -> OrganizationId:
-        """The organization behind a key. Raises ``Unauthorized`` for keys unknown or revoked."""
-        ...
 
 
 class CountingPool(ThreadPoolExecutor):

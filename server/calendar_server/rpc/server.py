@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import Instant
-from calendar_server.rpc.calls import Authenticator, Calls, CountingPool
+from calendar_server.rpc.call import Authenticator
+from calendar_server.rpc.calls import Calls, CountingPool
 from calendar_server.rpc.dispatch import Dispatch
 from calendar_server.rpc.interceptors import SERVICE, CallInterceptor, KeylessInterceptor, Patience, Streams
 from calendar_server.rpc.servicer import (
