@@ -31,6 +31,7 @@ from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
+from calendar_server.usecases.watching import Signals
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 
@@ -134,6 +135,12 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         call_s=config.call_s,
     )
     contents = BookingContents(vault)
+    signals = Signals()
+
+    def changed() -> None:
+        signals.tell()
+        wake()
+
     availability = Availability(
         store,
         grants,
@@ -141,6 +148,8 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         call_s=config.call_s,
         read_threads=config.read_threads,
         unreadable_retry_s=max(60, config.max_staleness_s),
+        watch_heartbeat_s=config.watch_heartbeat_s,
+        changes=signals,
     )
     return Service(
         config=config,
@@ -158,7 +167,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             authorizations,
             {ProviderName.GOOGLE: google.accounts},
             call_s=config.call_s,
-            wake=wake,
+            wake=changed,
         ),
         availability=availability,
         bookings=Bookings(
@@ -167,7 +176,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             availability,
             providers,
             waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
-            wake=wake,
+            wake=changed,
         ),
         # A push must end well before its lease does.
         pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),

@@ -113,6 +113,16 @@ class Config:
     log_level: str = setting("CALENDAR_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`.")
 
     grpc_threads: int = setting("CALENDAR_GRPC_THREADS", 64, "Calls in progress at once.", low=8, high=512)
+    watches: int = setting(
+        "CALENDAR_WATCHES", 32, "Calls of WatchBusy open at once; each has a thread of its own.", low=0, high=4096
+    )
+    watch_heartbeat_s: float = setting(
+        "CALENDAR_WATCH_HEARTBEAT_S",
+        15.0,
+        "Seconds after which WatchBusy tells an unchanged answer again.",
+        low=0.1,
+        high=30,
+    )
     read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)

@@ -65,6 +65,7 @@ from calendar_server.usecases.commands import (
     SyncCommand,
     UpdateCommand,
 )
+from calendar_server.usecases.watching import Signals, Watching
 from calendars.v1 import availability_pb2, calendar_service_pb2_grpc
 from calendars.v1 import calendar_service_pb2 as pb
 
@@ -150,6 +151,7 @@ class Availability:
     gate: threading.Event | None = None
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     callers: list[Caller] = field(default_factory=list)
+    ask_every_s: float = 0.02
     answer: BusyAnswer = field(default_factory=lambda: BusyAnswer((Interval(0, 1_000_000),), True, ()))
 
     def get_busy(self, caller: Caller, query: BusyQuery) -> BusyAnswer:
@@ -160,6 +162,12 @@ class Availability:
         if self.error is not None:
             raise self.error
         return self.answer
+
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        watching = Watching(
+            self.get_busy, Signals(), heartbeat_s=CALL_S, at_most_every_s=0.02, ask_every_s=self.ask_every_s
+        )
+        return watching.watch(caller, query, stop)
 
 
 @dataclass

@@ -262,6 +262,7 @@ def every_error() -> dict[str, Exception]:
         "SLOT_TAKEN": errors.SlotTaken("Something else is there."),
         "LIMIT_EXCEEDED": errors.LimitExceeded("Too much."),
         "STORE_UNAVAILABLE": errors.StoreUnavailable(),
+        "SERVICE_STOPPING": errors.ServiceStopping(),
         "INTERNAL": RuntimeError("hunter2"),
     }
 
@@ -275,6 +276,7 @@ EXPECTED = {
     "SLOT_TAKEN": (409, "slot_taken"),
     "LIMIT_EXCEEDED": (429, "limit_exceeded"),
     "STORE_UNAVAILABLE": (503, "unavailable"),
+    "SERVICE_STOPPING": (503, "unavailable"),
     "INTERNAL": (500, "internal"),
 }
 """What is not here is the provider's: 502."""
@@ -515,7 +517,7 @@ def test_a_stop_lets_calls_in_progress_finish_and_no_other_begin(fresh: World) -
         while (answer := fresh.call("GET", "/v1/calendars")).status_code == 200:
             assert time.monotonic() < until
         assert told(answer) == (503, "unavailable")
-        assert answer.headers["retry-after"] == "2"
+        assert answer.headers["retry-after"] == "1"
         assert not stopping.done()
         gate.set()
         assert waiting.result().status_code == 200

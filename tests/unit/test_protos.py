@@ -29,6 +29,7 @@ RPCS = {
     "List": (MethodOptions.NO_SIDE_EFFECTS, "ListRequest", "ListResponse"),
     "Disconnect": (MethodOptions.IDEMPOTENT, "DisconnectRequest", "DisconnectResponse"),
     "GetBusy": (MethodOptions.NO_SIDE_EFFECTS, "GetBusyRequest", "GetBusyResponse"),
+    "WatchBusy": (MethodOptions.NO_SIDE_EFFECTS, "GetBusyRequest", "GetBusyResponse"),
     "SyncBooking": (MethodOptions.IDEMPOTENT, "SyncBookingRequest", "SyncBookingResponse"),
     "ListCalendars": (MethodOptions.NO_SIDE_EFFECTS, "ListCalendarsRequest", "ListCalendarsResponse"),
     "UpdateConnection": (MethodOptions.IDEMPOTENT, "UpdateConnectionRequest", "Connection"),
@@ -94,7 +95,7 @@ ENUMS = {
         "ERROR_REASON_",
         "VALIDATION_ERROR UNAUTHORIZED NOT_FOUND CONFLICT PROVIDER_REFUSED NEEDS_REAUTH ACCOUNT_MISMATCH CALENDAR_GONE "
         "CALENDAR_READ_ONLY ADMIN_CONSENT_REQUIRED SCOPE_MISSING PROVIDER_UNAVAILABLE PROVIDER_THROTTLED "
-        "EVENT_UNREADABLE NOT_CONFIGURED SLOT_TAKEN LIMIT_EXCEEDED",
+        "EVENT_UNREADABLE NOT_CONFIGURED SLOT_TAKEN LIMIT_EXCEEDED SERVICE_STOPPING",
     ),
 }
 
@@ -188,6 +189,12 @@ def test_an_rpc_has_its_request_and_response(service: ServiceDescriptorProto, na
     method = next(method for method in service.method if method.name == name)
     _, request, response = RPCS[name]
     assert (method.input_type, method.output_type) == (f".calendars.v1.{request}", f".calendars.v1.{response}")
+
+
+def test_only_watching_streams_and_only_answers(service: ServiceDescriptorProto) -> None:
+    streams = {m.name: (m.client_streaming, m.server_streaming) for m in service.method}
+    assert {name for name, kinds in streams.items() if kinds != (False, False)} == {"WatchBusy"}
+    assert streams["WatchBusy"] == (False, True)
 
 
 @pytest.mark.parametrize("name", FIELDS)

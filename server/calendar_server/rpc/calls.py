@@ -97,14 +97,14 @@ class Calls:
             with called_by(Caller(OrganizationId(organization), deadline(), call_id)):
                 result = run(request)
         except gone:
-            self._tell(rpc, "CANCELLED", "", began, organization)
+            self.tell(rpc, "CANCELLED", "", began, organization)
             raise
         except Exception as error:
             refused = answer_of(error, call_id)
-            self._tell(rpc, refused.code.name, refused.reason, began, organization, error)
+            self.tell(rpc, refused.code.name, refused.reason, began, organization, error)
             return refused
         else:
-            self._tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
+            self.tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
             return result
         finally:
             request_id.reset(token)
@@ -113,13 +113,25 @@ class Calls:
         """The answer to a call that is turned away before it begins."""
         refused = answer_of(error, call_id)
         token = request_id.set(call_id)
-        self._tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
+        self.tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
         request_id.reset(token)
         return refused
 
-    def _tell(
-        self, rpc: str, code: str, reason: str, began: float, organization: str, error: Exception | None = None
+    def authenticate(self, key: str) -> OrganizationId:
+        """The organization behind a key. Raises ``Unauthorized``."""
+        return self._authenticator.authenticate(key)
+
+    def tell(
+        self,
+        rpc: str,
+        code: str,
+        reason: str,
+        began: float,
+        organization: str,
+        error: Exception | None = None,
+        count: int | None = None,
     ) -> None:
+        """Tell log and metrics how a call ended that began at ``began``; ``count``: the answers of a stream."""
         seconds = time.perf_counter() - began
         self._metrics.call_ended(rpc, code, seconds)
         unforeseen = error if code == "INTERNAL" else None
@@ -133,6 +145,7 @@ class Calls:
                 "reason": reason or None,
                 "duration_ms": round(seconds * 1000, 1),
                 "organization": organization or None,
+                "count": count,
             },
         )
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from calendar_server.errors import CalendarError, StoreUnavailable, Unauthorized
+from calendar_server.errors import CalendarError, ServiceStopping, Unauthorized
 from calendar_server.rpc.calls import Calls, CountingPool, call_id_of, check_response_size, key_of, overload
 from calendar_server.rpc.servicer import CalendarServicer
 from calendar_server.rpc.status import Answer
@@ -70,7 +70,7 @@ class Dispatch:
         if key is None:
             return Unauthorized()
         if self._closed:
-            return StoreUnavailable("The service is stopping. Send the same call again in a moment.")
+            return ServiceStopping()
         if self._pool.load >= 2 * self._threads:
             return overload()
         return None

@@ -4,6 +4,9 @@ A call of ours is answered in this order, in its own thread: believe the key; on
 as bytes; check its size; only then parse it; run the method; turn what went wrong into a status; tell log and metrics.
 ``intercept_service`` itself runs in the one thread that accepts calls, so it only looks at what is there.
 
+A call with a stream of answers passes the same, in threads of its own kind: it lives long and mostly waits, and must not
+take a thread from those that do not. Each answer is checked and sent; an error ends it as it would any other call.
+
 Health and reflection need no key. They have threads of their own, so that they answer while all others are taken, and
 narrow limits, as anybody may call them.
 """
@@ -12,17 +15,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Protocol, cast
 
 import grpc
 
+from calendar_server.core.model import OrganizationId
 from calendar_server.errors import CalendarError, Unauthorized, ValidationError, Violation
 from calendar_server.providers.base import Deadline
-from calendar_server.rpc.calls import Calls, call_id_of, check_request_size, check_response_size, key_of, overload
-from calendar_server.rpc.status import Answer, wire_status
+from calendar_server.rpc.call import called_by
+from calendar_server.rpc.calls import (
+    Calls,
+    CountingPool,
+    call_id_of,
+    check_request_size,
+    check_response_size,
+    key_of,
+    overload,
+)
+from calendar_server.rpc.status import Answer, answer_of, wire_status
+from calendar_server.rpc.watches import OpenWatch, Watches
+from calendar_server.rpc.wire import Encoded
+from calendar_server.telemetry import request_id
+from calendar_server.usecases.caller import Caller
 
 SERVICE = "calendars.v1.CalendarService"
 DEADLINE_MOST_S = 600.0
@@ -57,7 +74,7 @@ class Handler(Protocol):
     request_deserializer: Callable[[bytes], Message]
     response_serializer: Callable[[Message], bytes]
     unary_unary: Callable[[Message, grpc.ServicerContext], Message] | None
-    unary_stream: Callable[..., object] | None
+    unary_stream: Callable[..., Generator[Message]] | None
     stream_stream: Callable[..., Iterator[object]] | None
 
 
@@ -146,6 +163,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         patience: Patience,
         doorstep: ThreadPoolExecutor,
         overloaded: Callable[[], bool],
+        watches: Watches,
+        watching: CountingPool,
+        watchers_most: int,
     ):
         self._calls = calls
         self._request_bytes = request_bytes
@@ -153,6 +173,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         self._patience = patience
         self._doorstep = doorstep
         self._overloaded = overloaded
+        self._watches = watches
+        self._watching = watching
+        self._watchers_most = watchers_most
 
     def intercept_service(
         self, continuation: Continuation, details: HandlerCallDetails
@@ -166,8 +189,19 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         key = bearer_key(details.invocation_metadata)
         if key is None:
             return self._refusal(rpc, call_id, Unauthorized())
-        if self._overloaded():
+        streams = handler.unary_stream is not None
+        if self._watching.load >= self._watchers_most if streams else self._overloaded():
             return self._refusal(rpc, call_id, overload())
+
+        def watch(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            self._stream(rpc, call_id, key, handler, messages, context, OpenWatch(context, send, call_id))
+
+        if streams:
+            # With a callback for answers instead of an iterator, a stream can be ended while its thread waits.
+            watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(_in_pool(watch, self._watching))
 
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
             return self._answer(rpc, call_id, key, handler, messages, context)
@@ -200,6 +234,45 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         context.set_trailing_metadata((("x-request-id", call_id),))
         return cast("bytes", ended)
 
+    def _stream(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        watch: OpenWatch,
+    ) -> None:
+        began = time.perf_counter()
+        token = request_id.set(call_id)
+        organization = ""
+        sent = 0
+        unforeseen: Exception | None = None
+        try:
+            organization = self._calls.authenticate(key)
+            with self._watches.admitted(watch, key):
+                request = self._read(handler, messages, context)
+                # The deadline is that of the whole stream, which grpc itself ends by it.
+                with called_by(Caller(OrganizationId(organization), None, call_id)):
+                    for raw in self._run_stream(handler, request, context):
+                        sent += 1
+                        if not watch.send(raw):
+                            break
+            finished = context.is_active() and watch.end()
+        except grpc.RpcError:
+            # The client is gone while it was to send its request.
+            finished = False
+        except Exception as error:
+            finished = watch.end(answer_of(error, call_id))
+            unforeseen = error
+        refused = watch.refused
+        if refused is not None:
+            self._calls.tell(rpc, refused.code.name, refused.reason, began, organization, unforeseen, sent)
+        else:
+            self._calls.tell(rpc, "OK" if finished else "CANCELLED", "", began, organization, None, sent)
+        request_id.reset(token)
+
     def _read(self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext) -> Message:
         """Take the message from the wire, check its size, parse it."""
         with self._patience.ends(context, self._message_s):
@@ -217,9 +290,15 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def _run(handler: Handler, request: Message, context: grpc.ServicerContext) -> bytes:
         if handler.unary_unary is None:
             raise NotImplementedError("every method of the contract has one request and one response")
-        raw = handler.response_serializer(handler.unary_unary(request, context))
-        check_response_size(len(raw))
-        return raw
+        return _raw(handler, handler.unary_unary(request, context))
+
+    @staticmethod
+    def _run_stream(handler: Handler, request: Message, context: grpc.ServicerContext) -> Iterator[bytes]:
+        if handler.unary_stream is None:
+            raise NotImplementedError("a stream of the contract has one request and many responses")
+        with closing(handler.unary_stream(request, context)) as answers:
+            for answer in answers:
+                yield _raw(handler, answer)
 
     def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
         def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
@@ -312,6 +391,13 @@ def deadline_of(context: grpc.ServicerContext) -> Deadline | None:
     if remaining is None or remaining > NO_DEADLINE_S:
         return None
     return Deadline.after(min(remaining, DEADLINE_MOST_S))
+
+
+def _raw(handler: Handler, answer: Message) -> bytes:
+    """The answer's bytes. Raises ``LimitExceeded`` when they are more than clients take."""
+    raw = answer.raw if isinstance(answer, Encoded) else handler.response_serializer(answer)
+    check_response_size(len(raw))
+    return raw
 
 
 def _in_pool(behaviour: Callable[..., object], pool: ThreadPoolExecutor) -> Callable[..., object]:

@@ -27,6 +27,7 @@ from calendar_server.rpc.servicer import (
     ConnectionsUseCase,
     wall_clock,
 )
+from calendar_server.rpc.watches import Watches
 from calendar_server.telemetry import Metrics
 from calendars.v1 import calendar_service_pb2_grpc
 
@@ -40,6 +41,12 @@ LAME_DUCK_S = 1.0
 DOORSTEP_THREADS = 4
 REFLECTION_STREAMS = 8
 WATCHERS = 256
+REFUSING_THREADS = 4
+"""Threads beside those of the watches: they turn away whoever comes when all are open."""
+WATCHES_WAITING = 64
+"""Calls that may wait for such a thread."""
+WATCH_END_S = 1.0
+"""Seconds that the clients of watches have to take the news that we stop."""
 CORE_MESSAGE_BYTES = 16 * 2**20
 """Above this grpc itself refuses a message, without our details."""
 METADATA_BYTES = 16 * 1024
@@ -81,6 +88,8 @@ class RpcServer:
         self._dispatch = Dispatch(servicer, calls, threads=config.grpc_threads)
         self._doorstep = ThreadPoolExecutor(DOORSTEP_THREADS, thread_name_prefix="doorstep")
         self._reflection = ThreadPoolExecutor(REFLECTION_STREAMS, thread_name_prefix="reflection")
+        self._watches = Watches(authenticator, config.watches)
+        self._watching = CountingPool(config.watches + REFUSING_THREADS, "watch")
         self._streams = (Streams(WATCHERS), Streams(REFLECTION_STREAMS))
         self._health = Health(experimental_non_blocking=True)
         self._server = grpc.server(
@@ -101,11 +110,14 @@ class RpcServer:
                     doorstep=self._doorstep,
                     # As many may wait for a thread as have one.
                     overloaded=lambda: self._pool.load >= 2 * config.grpc_threads,
+                    watches=self._watches,
+                    watching=self._watching,
+                    watchers_most=config.watches + WATCHES_WAITING,
                 ),
             ),
             options=_options(config),
             # The last limit, when even refusals pile up; grpc answers RESOURCE_EXHAUSTED by itself.
-            maximum_concurrent_rpcs=2 * config.grpc_threads + 256,
+            maximum_concurrent_rpcs=2 * config.grpc_threads + config.watches + 256,
         )
         calendar_service_pb2_grpc.add_CalendarServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -129,6 +141,11 @@ class RpcServer:
         """The same methods for another door. It stops when this server does."""
         return self._dispatch
 
+    @property
+    def watches(self) -> int:
+        """Streams of answers that are open."""
+        return len(self._watches)
+
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` when the address or the certificate cannot be used."""
         credentials = _credentials(self._config)
@@ -143,6 +160,7 @@ class RpcServer:
         if not self._port:
             raise _not_listening(address)
         self._patience.start()
+        self._watches.start()
         self._server.start()
 
     def set_serving(self, serving: bool) -> None:
@@ -162,12 +180,17 @@ class RpcServer:
         for streams in self._streams:
             # They would never end by themselves.
             streams.end()
-        self._server.stop(max(0.0, ends_at - time.monotonic())).wait()
+        # Nor would these. Ended now and not before: who calls again at once finds this address closed, not refusing.
+        self._watches.end()
+        stopped = self._server.stop(max(0.0, ends_at - time.monotonic()))
+        stopped.wait(WATCH_END_S)
+        self._watches.close()
+        stopped.wait()
         while self._dispatch.load and time.monotonic() < ends_at:
             time.sleep(0.02)
         self._dispatch.stop()
         self._patience.stop()
-        for pool in (self._pool, self._doorstep, self._reflection):
+        for pool in (self._pool, self._watching, self._doorstep, self._reflection):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

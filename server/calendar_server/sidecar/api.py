@@ -62,6 +62,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "LIMIT_EXCEEDED": (429, "limit_exceeded"),
     "NOT_CONFIGURED": (501, "not_configured"),
     "STORE_UNAVAILABLE": (503, "unavailable"),
+    "SERVICE_STOPPING": (503, "unavailable"),
     "INTERNAL": (500, "internal"),
 }
 """Status and word for each reason of an error: the one table of this door."""

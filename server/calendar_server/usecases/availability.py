@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import logging
+import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.targets import resolve
+from calendar_server.usecases.watching import Changes, Signals, Watching
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ class Availability:
         call_s: float,
         read_threads: int,
         unreadable_retry_s: float,
+        watch_heartbeat_s: float = 15.0,
+        changes: Changes | None = None,
     ):
         self._store = store
         self._grants = grants
@@ -84,6 +88,7 @@ class Availability:
         self._call_s = call_s
         self._unreadable_retry_s = unreadable_retry_s
         self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        self._watching = Watching(self.get_busy, changes or Signals(), heartbeat_s=watch_heartbeat_s)
 
     def close(self) -> None:
         """End the reading threads; reads that have not begun are dropped."""
@@ -102,6 +107,10 @@ class Availability:
             connections = [c for c in resolve(self._store, caller.organization_id, query.target) if c.id not in ended]
             reads = Reads(reads.as_of, {key: found for key, found in reads.found.items() if key[0] not in ended})
         return self._answer(connections, query, reads)
+
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        """The answer of ``get_busy``, and again whenever it changes, until ``stop`` is set. See ``Watching``."""
+        return self._watching.watch(caller, query, stop)
 
     def deadline(self, caller: Caller) -> Deadline:
         """Until when a call may converse with providers."""
