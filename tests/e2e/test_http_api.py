@@ -6,9 +6,11 @@ import datetime
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from calendar_server.sidecar.openapi import CODES, ERRORS
 from calendars.v1 import calendar_service_pb2 as pb
 from deploy import local
 from tests.e2e.conftest import PASSWORD, Person, Running, Stub, at, ical, serving, span, sqlite_settings
+from tests.fakes import strange_dav as strange_account
+from tests.fakes.strange_dav import strange_dav
 
 ROOT = Path(__file__).parents[2]
 DESCRIBED = schemathesis.openapi.from_dict(json.loads((files("calendars.v1") / "openapi.json").read_text()))
@@ -318,6 +322,50 @@ def test_a_key_that_is_revoked_is_dead(service: Running) -> None:
             assert time.monotonic() < until
             time.sleep(0.1)
         assert error(answer) == (401, "unauthorized")
+
+
+def test_a_stop_lets_a_call_in_progress_finish(tmp_path: Path) -> None:
+    settings = sqlite_settings(tmp_path, CALENDAR_HTTP_API="1")
+    with strange_dav() as strange, serving(settings, tmp_path) as running, client(running, running.key()) as caller:
+        account = {
+            "preset": "custom",
+            "server_url": f"{strange.url}/dav/",
+            "username": strange_account.USERNAME,
+            "password": strange_account.PASSWORD,
+        }
+        identity = caller.post("/v1/calendars/caldav/connect", json=account).json()["id"]
+        strange.fail("PUT", 503)
+        body = {"booking": booking(1), "connection_ids": [identity], "wait": "8s"}
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(caller.put, "/v1/bookings/slow", json=body)
+            until = time.monotonic() + 30
+            while caller.get("/v1/bookings/slow").status_code == 404:
+                assert time.monotonic() < until
+            running.process.send_signal(signal.SIGTERM)
+            answer = waiting.result()
+        assert (answer.status_code, answer.json()["events"][0]["state"]) == (200, "pending")
+        assert running.process.wait(40) == 0
+
+
+def test_a_calendar_that_cannot_be_read_is_named_and_never_free(caller: httpx.Client) -> None:
+    with strange_dav() as strange:
+        account = {
+            "preset": "custom",
+            "server_url": f"{strange.url}/dav/",
+            "username": strange_account.USERNAME,
+            "password": strange_account.PASSWORD,
+        }
+        identity = caller.post("/v1/calendars/caldav/connect", json=account).json()["id"]
+        for method in ("REPORT", "PROPFIND", "GET"):
+            strange.fail(method, 500)
+        answer = caller.post("/v1/busy", json=window(identity, max_staleness="0s"))
+        assert error(answer) == (502, "provider_error")
+        [detail] = answer.json()["error"]["details"]
+        assert detail["reason"] == "provider_unavailable"
+        assert [each["connection_id"] for each in detail["calendars"]] == [identity]
+        partial = caller.post("/v1/busy", json=window(identity, max_staleness="0s", allow_partial=True)).json()
+        assert partial["complete"] is False
+        assert [each["state"] for each in partial["calendars"]] == ["unknown"]
 
 
 def test_off_by_default(tmp_path: Path) -> None:
