@@ -16,12 +16,11 @@ from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, Problem, Target
-from calendar_server.usecases.watching import ASK_S, Signals, Watching
+from calendar_server.usecases.watching import ASK_S, Watching
 
 CALLER = Caller(OrganizationId("org_1"), request_id="r-1")
 QUERY = BusyQuery(Target(), Interval(0, 1000))
 HEARTBEAT_S, ASK_EVERY_S = 15.0, 5.0
-WAIT_S = 20.0
 
 
 @dataclass
@@ -33,6 +32,7 @@ class World:
     error: Exception | None = None
     now: float = 100.0
     reads: int = 0
+    count: int = 0
     callers: list[Caller] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     events: list[Callable[[World], None]] = field(default_factory=list)
@@ -47,15 +47,16 @@ class World:
         calendar = CalendarBusy(ConnectionId("cal_1"), CalendarId("/w/"), BusyState.FRESH, self.reads, problem)
         return BusyAnswer(self.busy, problem is None, (calendar,))
 
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Something happens, or the time passes."""
-        if seconds == 0:
-            return
+    def wait(self, seen: int, seconds: float, stop: threading.Event) -> int:
+        """Something happens, or the time passes. What happened since ``seen`` ends it at once."""
+        if seen != self.count:
+            return self.count
         self.waited.append(seconds)
         if self.events:
             self.events.pop(0)(self)
         else:
             self.now += seconds
+        return self.count
 
     def watch(self) -> Iterator[BusyAnswer]:
         watching = Watching(
@@ -181,52 +182,16 @@ def test_signals_without_end_do_not_make_it_ask_more_often_than_it_may() -> None
     assert world.reads <= 1 + (time.monotonic() - started) / 0.1
 
 
-# Signals
+def test_a_change_during_the_question_is_not_lost() -> None:
+    world = World()
 
+    def ask(caller: Caller, query: BusyQuery) -> BusyAnswer:
+        answer = world.get_busy(caller, query)
+        if world.reads == 2:
+            # Too late for this answer, and told while nobody waits.
+            world.busy, world.count = (Interval(1, 2),), 1
+        return answer
 
-def later(event: Callable[[], None]) -> threading.Timer:
-    timer = threading.Timer(0.2, event)
-    timer.start()
-    return timer
-
-
-def test_a_wait_ends_when_something_is_told() -> None:
-    signals, stop = Signals(), threading.Event()
-    began = time.monotonic()
-    signals.wait(0, stop)
-    timer = later(signals.tell)
-    signals.wait(WAIT_S, stop)
-    timer.join()
-    assert time.monotonic() - began < WAIT_S / 2
-
-
-def test_a_wait_ends_when_it_is_stopped() -> None:
-    signals, stop = Signals(), threading.Event()
-    began = time.monotonic()
-    timer = later(stop.set)
-    signals.wait(WAIT_S, stop)
-    timer.join()
-    assert time.monotonic() - began < WAIT_S / 2
-
-
-def test_what_was_told_between_two_waits_is_not_lost() -> None:
-    signals, stop = Signals(), threading.Event()
-    signals.wait(0, stop)
-    signals.tell()
-    began = time.monotonic()
-    signals.wait(WAIT_S, stop)
-    assert time.monotonic() - began < WAIT_S / 2
-
-
-def test_what_was_told_is_heard_once_by_everybody() -> None:
-    signals = Signals()
-    stops = [threading.Event(), threading.Event()]
-    for stop in stops:
-        signals.wait(0, stop)
-    signals.tell()
-    for stop in stops:
-        began = time.monotonic()
-        signals.wait(WAIT_S, stop)
-        assert time.monotonic() - began < WAIT_S / 2
-        signals.wait(0.3, stop)
-        assert time.monotonic() - began >= 0.3
+    watch = Watching(ask, world, at_most_every_s=0, clock=lambda: world.now).watch(CALLER, QUERY, world.stop)
+    assert [answer.busy for answer in islice(watch, 2)] == [(), (Interval(1, 2),)]
+    assert len(world.waited) == 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -24,42 +23,17 @@ ASK_S = 15.0
 class Changes(Protocol):
     """Knows when it makes sense to ask again."""
 
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Return when something may have changed since the previous wait with this ``stop``, at latest after
-        ``seconds`` or when ``stop`` is set. ``seconds`` 0 begins: what changed before is of no interest.
+    @property
+    def count(self) -> int:
+        """Grows with every hint that something may have changed."""
+        ...
+
+    def wait(self, seen: int, seconds: float, stop: threading.Event, /) -> int:
+        """Wait until there are more hints than ``seen``, at most ``seconds``, or until ``stop``. Answers the count.
 
         To return too early costs a question; to return too late costs nothing but time, as the seconds end.
         """
         ...
-
-
-class Signals:
-    """Changes that this process makes itself: whoever makes one says so by ``tell``."""
-
-    LOOK_EVERY_S = 0.1
-
-    def __init__(self) -> None:
-        self._told = 0
-        self._seen: weakref.WeakKeyDictionary[threading.Event, int] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def tell(self) -> None:
-        """Something changed. Never waits."""
-        with self._lock:
-            self._told += 1
-
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """As ``Changes`` says. The end is noticed at once, a change within ``LOOK_EVERY_S``."""
-        ends_at = time.monotonic() + seconds
-        with self._lock:
-            seen = self._seen.get(stop, self._told)
-        while self._told == seen:
-            left = ends_at - time.monotonic()
-            # Waiting is for the end, which must be quick; a change may be a tenth of a second late.
-            if left <= 0 or stop.wait(min(left, self.LOOK_EVERY_S)):
-                break
-        with self._lock:
-            self._seen[stop] = self._told
 
 
 class Watching:
@@ -91,9 +65,9 @@ class Watching:
         """
         told: BusyAnswer | None = None
         told_at = 0.0
-        self._changes.wait(0, stop)
         while not stop.is_set():
-            asked_at = self._clock()
+            # Taken before the question, so that a change during it is not lost.
+            seen, asked_at = self._changes.count, self._clock()
             # The call's deadline is for all of the watch, and it is its transport that ends it by that.
             answer = self._get_busy(dataclasses.replace(caller, deadline=Deadline.after(ASK_S)), query)
             if stop.is_set():
@@ -105,7 +79,7 @@ class Watching:
             if stop.wait(max(0.0, asked_at + self._at_most_every_s - self._clock())):
                 return
             heartbeat_in = told_at + self._heartbeat_s - self._clock()
-            self._changes.wait(max(0.0, min(self._ask_every_s, heartbeat_in)), stop)
+            self._changes.wait(seen, max(0.0, min(self._ask_every_s, heartbeat_in)), stop)
 
 
 def _essence(answer: BusyAnswer) -> BusyAnswer:
