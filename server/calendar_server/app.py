@@ -37,6 +37,7 @@ from calendar_server.worker.loop import Worker
 from calendar_server.worker.refreshing import Refreshing
 
 if TYPE_CHECKING:
+    import grpc
     from starlette.routing import BaseRoute
 
     from calendar_server.rpc.dispatch import Dispatch
@@ -343,7 +344,13 @@ def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stdin
 
 
-def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> None:
+def serve(
+    config: Config,
+    *,
+    with_worker: bool,
+    beside_server: bool = False,
+    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
+) -> None:
     """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT.
 
     With more than one process the others serve gRPC on the same port (SO_REUSEPORT), ``beside_server``: without sidecar
@@ -364,6 +371,7 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         bookings=service.bookings,
         authenticator=service.keys,
         metrics=service.metrics,
+        extra_handlers=extra_handlers,
     )
     server.start()
     others = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,6 +79,7 @@ class RpcServer:
         metrics: Metrics,
         *,
         message_s: float,
+        extra_handlers: Sequence[grpc.GenericRpcHandler],
     ):
         self._config = config
         self._port = 0
@@ -121,6 +122,7 @@ class RpcServer:
         )
         calendar_service_pb2_grpc.add_CalendarServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(tuple(extra_handlers))
         if config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
@@ -204,10 +206,14 @@ def build_server(
     metrics: Metrics,
     clock: Callable[[], Instant] = wall_clock,
     message_s: float = MESSAGE_S,
+    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
 ) -> RpcServer:
-    """Make the server of these use cases; ``start`` makes it listen."""
+    """Make the server of these use cases; ``start`` makes it listen.
+
+    ``extra_handlers`` are methods beside those of the contract, behind the same interceptors: measurements need one.
+    """
     servicer = CalendarServicer(connections, availability, bookings, clock)
-    return RpcServer(config, servicer, authenticator, metrics, message_s=message_s)
+    return RpcServer(config, servicer, authenticator, metrics, message_s=message_s, extra_handlers=extra_handlers)
 
 
 def _options(config: Config) -> list[tuple[str, int]]:
