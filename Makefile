@@ -28,7 +28,8 @@ test: $(VENV)/.ready ## Run every test, quick ones first
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check
-	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python protos/workspace.py lint
+	cd protos && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/breaking.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -40,7 +40,9 @@ from calendar_server.worker.refreshing import Refreshing
 
 if TYPE_CHECKING:
     import grpc
+    from starlette.routing import BaseRoute
 
+    from calendar_server.rpc.dispatch import Dispatch
     from calendar_server.sidecar.app import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -404,7 +406,7 @@ def serve(
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
-    sidecar = None if beside_server else _sidecar(service, stop)
+    sidecar = None if beside_server else _sidecar(service, server.dispatch, stop)
     # Started when we serve: they take seconds of CPU to begin.
     for other in (*others, *([worker] if worker else [])):
         other.start()
@@ -429,20 +431,29 @@ def serve(
     _log.info("stopped")
 
 
-def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
+def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sidecar:
+    from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
-    from calendar_server.sidecar.oauth import routes
+    from calendar_server.sidecar.openapi import document
     from calendar_server.sidecar.webhooks import Webhooks
+    from calendars.v1 import calendar_service_pb2
 
-    webhooks = Webhooks(service.watches.notified_google, service.watches.notified_microsoft)
+    routes: list[BaseRoute] = [
+        *oauth.routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        *Webhooks(service.watches.notified_google, service.watches.notified_microsoft).routes,
+    ]
+    if service.config.http_api:
+        routes += api.routes(
+            calendar_service_pb2.DESCRIPTOR.services_by_name["CalendarService"],
+            dispatch,
+            document=document(),
+            request_bytes=service.config.request_bytes,
+        )
     sidecar = Sidecar(
         service.config,
         ready=lambda: _not_ready(service.store, stop),
         metrics=service.metrics,
-        routes=[
-            *routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
-            *webhooks.routes,
-        ],
+        routes=routes,
     )
     sidecar.start()
     return sidecar

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -110,6 +111,7 @@ def protos(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto
             "grpc_tools.protoc",
             f"--proto_path={PROTOS}",
             f"--proto_path={files('grpc_tools') / '_proto'}",
+            f"--proto_path={Path(annotations_pb2.__file__).parents[2]}",
             "--include_source_info",
             f"--descriptor_set_out={out}",
             *names,
@@ -288,6 +290,6 @@ def test_stubs_that_differ_are_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("words", ["lint", "format --diff --exit-code", "build -o /dev/null"])
 def test_buf_has_nothing_to_say(words: str) -> None:
-    buf = Path(sys.executable).parent / "buf"
-    ran = subprocess.run([str(buf), *words.split()], cwd=PROTOS, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(PROTOS / "workspace.py"), *words.split()]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

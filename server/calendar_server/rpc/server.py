@@ -17,14 +17,9 @@ from grpc_reflection.v1alpha import reflection
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import Instant
 from calendar_server.rpc.call import Authenticator
-from calendar_server.rpc.interceptors import (
-    SERVICE,
-    CallInterceptor,
-    CountingPool,
-    KeylessInterceptor,
-    Patience,
-    Streams,
-)
+from calendar_server.rpc.calls import Calls, CountingPool
+from calendar_server.rpc.dispatch import Dispatch
+from calendar_server.rpc.interceptors import SERVICE, CallInterceptor, KeylessInterceptor, Patience, Streams
 from calendar_server.rpc.servicer import (
     AvailabilityUseCase,
     BookingsUseCase,
@@ -89,7 +84,9 @@ class RpcServer:
         self._config = config
         self._port = 0
         self._patience = Patience()
+        calls = Calls(authenticator, metrics)
         self._pool = CountingPool(config.grpc_threads, "rpc")
+        self._dispatch = Dispatch(servicer, calls, threads=config.grpc_threads)
         self._doorstep = ThreadPoolExecutor(DOORSTEP_THREADS, thread_name_prefix="doorstep")
         self._reflection = ThreadPoolExecutor(REFLECTION_STREAMS, thread_name_prefix="reflection")
         self._watches = Watches(authenticator, config.watches)
@@ -107,8 +104,7 @@ class RpcServer:
                     reflections=self._streams[1],
                 ),
                 CallInterceptor(
-                    authenticator,
-                    metrics,
+                    calls,
                     request_bytes=config.request_bytes,
                     message_s=message_s,
                     patience=self._patience,
@@ -139,8 +135,13 @@ class RpcServer:
 
     @property
     def load(self) -> int:
-        """Calls that run or wait for a thread."""
-        return self._pool.load
+        """Calls that run or wait for a thread, by whatever door they came."""
+        return self._pool.load + self._dispatch.load
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The same methods for another door. It stops when this server does."""
+        return self._dispatch
 
     @property
     def watches(self) -> int:
@@ -175,8 +176,9 @@ class RpcServer:
         ends_at = time.monotonic() + grace_s
         self._health.enter_graceful_shutdown()
         lame_duck_ends_at = time.monotonic() + min(LAME_DUCK_S, grace_s)
-        while self._pool.load and time.monotonic() < lame_duck_ends_at:
+        while self.load and time.monotonic() < lame_duck_ends_at:
             time.sleep(0.02)
+        self._dispatch.close()
         for streams in self._streams:
             # They would never end by themselves.
             streams.end()
@@ -186,6 +188,9 @@ class RpcServer:
         stopped.wait(WATCH_END_S)
         self._watches.close()
         stopped.wait()
+        while self._dispatch.load and time.monotonic() < ends_at:
+            time.sleep(0.02)
+        self._dispatch.stop()
         self._patience.stop()
         for pool in (self._pool, self._watching, self._doorstep, self._reflection):
             pool.shutdown(wait=False, cancel_futures=True)
