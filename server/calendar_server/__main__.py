@@ -45,10 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="migrate, then run gRPC, the HTTP sidecar and the worker")
     serve.add_argument("--no-worker", action="store_true", help="leave the pushes to `worker` processes")
     serve.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
+    serve.add_argument("--process", default="server", help=argparse.SUPPRESS)
+    serve.add_argument("--scrape-fd", type=int, help=argparse.SUPPRESS)
     serve.set_defaults(run=_serve)
 
     worker = commands.add_parser("worker", help="push bookings into calendars")
     worker.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
+    worker.add_argument("--process", default="worker", help=argparse.SUPPRESS)
+    worker.add_argument("--scrape-fd", type=int, help=argparse.SUPPRESS)
     worker.set_defaults(run=_work)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date")
@@ -73,13 +77,24 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(config: Config, options: argparse.Namespace) -> None:
     from calendar_server import app
 
-    app.serve(config, with_worker=not options.no_worker, beside_server=options.beside_server)
+    app.serve(
+        config,
+        with_worker=not options.no_worker,
+        beside_server=options.beside_server,
+        process=options.process,
+        scrape_fd=options.scrape_fd,
+    )
 
 
 def _work(config: Config, options: argparse.Namespace) -> None:
     from calendar_server import app
 
-    app.work(config, beside_server=options.beside_server)
+    app.work(
+        config,
+        beside_server=options.beside_server,
+        process=options.process,
+        scrape_fd=options.scrape_fd,
+    )
 
 
 def _migrate(config: Config, options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
@@ -15,6 +16,9 @@ from typing import IO, TYPE_CHECKING, Generic, TypeVar
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import ProviderName
 from calendar_server.errors import StoreUnavailable
+from calendar_server.measures import Scope, measure
+from calendar_server.metrics import STORE_WAITS, Metrics
+from calendar_server.observed import ObservedConnects, ObservedProvider, ObservedWatcher, conversations
 from calendar_server.providers.base import Provider
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
@@ -22,8 +26,10 @@ from calendar_server.providers.expander import Expander
 from calendar_server.providers.google import GoogleProvider
 from calendar_server.providers.microsoft import MAILBOX_REQUESTS, MicrosoftProvider
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings
+from calendar_server.readiness import Readiness
+from calendar_server.scrape import ANSWER_S, Line, answer
 from calendar_server.store.store import Store
-from calendar_server.telemetry import Metrics
+from calendar_server.tracing import Tracer, open_tracer
 from calendar_server.usecases.authorizations import Authorizations, OAuthProvider
 from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
@@ -61,6 +67,7 @@ class Service:
     store: Store
     vault: Vault
     metrics: Metrics
+    tracer: Tracer
     keys: Keys
     authorizations: Authorizations
     connections: Connections
@@ -80,6 +87,7 @@ class Service:
         self.expander.close()
         self.egress.close()
         self.store.close()
+        self.tracer.close()
 
 
 def open_store(config: Config) -> Store:
@@ -104,13 +112,19 @@ def open_vault(config: Config, store: Store) -> Vault:
     return vault
 
 
-def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None]) -> Service:
-    """Make whole objects. Starts no thread and opens no connection but the store's."""
+def build(
+    config: Config, store: Store, vault: Vault, *, wake: Callable[[], None], process: str = "server", alone: bool = True
+) -> Service:
+    """Make whole objects. Starts no thread and opens no connection but the store's.
+
+    ``process`` is what its numbers and traces call it; ``alone``: it tells those of the whole installation, too.
+    """
     try:
         allow = AllowList.parse(config.egress_allow)
     except ValueError as error:
         raise ConfigError([f"CALENDAR_EGRESS_ALLOW: {error}"]) from error
-    metrics = Metrics()
+    metrics, tracer = Metrics(), open_tracer(process)
+    conversation = conversations(metrics, tracer)
     egress = Egress(allow=allow, exchange_s=config.exchange_s, answer_bytes=config.answer_bytes)
     expander = Expander(
         processes=config.expand_processes,
@@ -120,10 +134,13 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
     )
     caldav = CaldavProvider(egress, expander, redirects=config.redirects, calendar_events=config.calendar_events)
     google, microsoft = _google(config, egress), _microsoft(config, egress)
-    providers: dict[ProviderName, Provider] = {
+    plain: dict[ProviderName, Provider] = {
         ProviderName.CALDAV: caldav,
         ProviderName.GOOGLE: google.accounts,
         ProviderName.MICROSOFT: microsoft.accounts,
+    }
+    providers: dict[ProviderName, Provider] = {
+        name: ObservedProvider(name, provider, conversation) for name, provider in plain.items()
     }
     offered = {
         name: OAuthProvider(oauth.client, oauth.accounts)
@@ -133,7 +150,8 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         )
         if client_id
     }
-    grants = Grants(store, vault, {ProviderName.GOOGLE: google.client, ProviderName.MICROSOFT: microsoft.client})
+    clients = {ProviderName.GOOGLE: google.client, ProviderName.MICROSOFT: microsoft.client}
+    grants = Grants(store, vault, clients, conversation)
     authorizations = Authorizations(
         store,
         vault,
@@ -145,10 +163,14 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
     watches = Watches(
         store,
         grants,
-        _sources(config, google.accounts, microsoft.accounts),
+        {
+            name: Source(ObservedWatcher(name, source.watcher, conversation), source.address)
+            for name, source in _sources(config, google.accounts, microsoft.accounts).items()
+        },
         # The new version of the connection's answer wakes the worker.
         changed=lambda connection_id, calendar_id: store.mirror.note_change(connection_id, calendar_id, store.now()),
         used_s=max(config.used_s, USED_S),
+        metrics=metrics,
     )
     contents = BookingContents(vault)
     refresher = Refresher(
@@ -159,6 +181,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         horizon_days=config.horizon_days,
         reconcile_s=config.reconcile_s,
         learn=Missing(store).learn,
+        metrics=metrics,
     )
     availability = Availability(
         store,
@@ -169,12 +192,16 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         cache_entries=config.cache_connections,
         provider_calls=max(1, config.grpc_threads - SPARE_THREADS),
         watch_heartbeat_s=config.watch_heartbeat_s,
+        metrics=metrics,
     )
+    measure(metrics, store, expander, Scope.INSTALLATION if alone else Scope.PROCESS, used_s=config.used_s)
+    store.observe(lambda what, seconds: metrics.observe(STORE_WAITS, seconds, what), lambda: tracer.span("transaction"))
     return Service(
         config=config,
         store=store,
         vault=vault,
         metrics=metrics,
+        tracer=tracer,
         keys=Keys(store),
         authorizations=authorizations,
         connections=Connections(
@@ -182,7 +209,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             vault,
             grants,
             providers,
-            caldav,
+            ObservedConnects(caldav, conversation),
             authorizations,
             {ProviderName.GOOGLE: google.accounts},
             watches,
@@ -198,9 +225,10 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             providers,
             waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
             wake=wake,
+            tracer=tracer,
         ),
         # A push must end well before its lease does.
-        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2, metrics=metrics, tracer=tracer),
         watches=watches,
         egress=egress,
         expander=expander,
@@ -301,11 +329,14 @@ def build_refreshing(service: Service) -> Refreshing:
 class ProcessBeside:
     """Another process of the service beside this one, started again when it dies.
 
-    The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake.
+    The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake. ``name``: what its
+    numbers call it, which it tells through a line of its own.
     """
 
-    def __init__(self, arguments: Sequence[str], *, wait_s: float) -> None:
+    def __init__(self, arguments: Sequence[str], *, wait_s: float, name: str) -> None:
+        self.name = name
         self._arguments = arguments
+        self._line: Line | None = None
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -317,13 +348,20 @@ class ProcessBeside:
         threading.Thread(target=self._keep, args=(self._process,), name="keeper", daemon=True).start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        line = Line()
+        told = ["--process", self.name, "--scrape-fd", str(line.theirs.fileno())]
         process = subprocess.Popen(
-            [sys.executable, "-m", "calendar_server", *self._arguments],
+            [sys.executable, "-m", "calendar_server", *self._arguments, *told],
             stdin=subprocess.PIPE,
+            pass_fds=(line.theirs.fileno(),),
             # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
             start_new_session=True,
         )
         os.set_blocking(_pipe(process).fileno(), False)
+        line.close_theirs()
+        former, self._line = self._line, line
+        if former:
+            former.close()
         return process
 
     def _keep(self, process: subprocess.Popen[bytes]) -> None:
@@ -339,6 +377,16 @@ class ProcessBeside:
                 if self._stopping.is_set():
                     return
                 self._process = process = self._start()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        process = self._process
+        return process is not None and process.poll() is None
+
+    def numbers(self, until: float) -> bytes | None:
+        """What it counts; None when it has not answered by ``until`` on the monotonic clock."""
+        line = self._line
+        return line.ask(until) if line and self.alive() else None
 
     def wake(self) -> None:
         """Tell the worker that something is due. Never waits; a worker that died finds it by itself."""
@@ -376,12 +424,14 @@ def serve(
     *,
     with_worker: bool,
     beside_server: bool = False,
+    process: str = "server",
+    scrape_fd: int | None = None,
     extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
 ) -> None:
     """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT.
 
     With more than one process the others serve gRPC on the same port (SO_REUSEPORT), ``beside_server``: without sidecar
-    and worker, until their standard input ends.
+    and worker, until their standard input ends; ``scrape_fd`` is then the line that asks for their numbers.
     """
     # Imported here so that the other commands start without gRPC and the web server.
     from calendar_server.rpc.server import build_server
@@ -389,8 +439,10 @@ def serve(
     stop = _stop_event()
     store = open_store(config)
     vault = open_vault(config, store)
-    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s) if with_worker else None
-    service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
+    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s, name="worker") if with_worker else None
+    service = build(
+        config, store, vault, wake=worker.wake if worker else lambda: None, process=process, alone=not beside_server
+    )
     server = build_server(
         config,
         connections=service.connections,
@@ -399,21 +451,26 @@ def serve(
         authenticator=service.keys,
         metrics=service.metrics,
         extra_handlers=extra_handlers,
+        tracer=service.tracer,
     )
     server.start()
     others = [
-        ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
-        for _ in range(0 if beside_server else config.processes - 1)
+        ProcessBeside(
+            ["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10, name=f"server-{number + 2}"
+        )
+        for number in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
-    sidecar = None if beside_server else _sidecar(service, server.dispatch, stop)
+    beside = [*others, *([worker] if worker else [])]
+    sidecar = None if beside_server else _sidecar(service, server.dispatch, stop, beside)
     # Started when we serve: they take seconds of CPU to begin.
-    for other in (*others, *([worker] if worker else [])):
+    for other in beside:
         other.start()
     _log.info("serving", extra={"grpc": config.grpc_address, "http": config.http_address})
     threading.Thread(target=service.expander.warm, name="expander-warm", daemon=True).start()
     if beside_server:
         threading.Thread(target=_listen, args=(lambda: None, stop), name="parent", daemon=True).start()
+    _answer_scrapes(scrape_fd, service)
     while not stop.wait(HEALTH_EVERY_S):
         server.set_serving(not _not_ready(store, stop))
     _log.info("stopping")
@@ -431,7 +488,22 @@ def serve(
     _log.info("stopped")
 
 
-def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sidecar:
+def _answer_scrapes(scrape_fd: int | None, service: Service) -> None:
+    if scrape_fd is not None:
+        threading.Thread(target=answer, args=(scrape_fd, service.metrics), name="scrape", daemon=True).start()
+
+
+def _scraped(service: Service, beside: Sequence[ProcessBeside], process: str) -> Callable[[], bytes]:
+    """What a scrape of this process answers, with those beside it."""
+
+    def text() -> bytes:
+        until = time.monotonic() + ANSWER_S
+        return service.metrics.text(process, {other.name: other.numbers(until) for other in beside})
+
+    return text
+
+
+def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event, beside: Sequence[ProcessBeside]) -> Sidecar:
     from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
     from calendar_server.sidecar.openapi import document
@@ -449,10 +521,11 @@ def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sid
             document=document(),
             request_bytes=service.config.request_bytes,
         )
+    readiness = Readiness(service.store, service.vault, stop, {other.name: other.alive for other in beside})
     sidecar = Sidecar(
-        service.config,
-        ready=lambda: _not_ready(service.store, stop),
-        metrics=service.metrics,
+        service.config.http_address,
+        checks=readiness.checks,
+        metrics=_scraped(service, beside, "server"),
         routes=routes,
     )
     sidecar.start()
@@ -473,13 +546,13 @@ def _not_ready(store: Store, stop: threading.Event) -> list[str]:
     return []
 
 
-def work(config: Config, *, beside_server: bool) -> None:
+def work(config: Config, *, beside_server: bool, process: str = "worker", scrape_fd: int | None = None) -> None:
     """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input."""
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
-    service = build(config, store, vault, wake=lambda: None)
+    service = build(config, store, vault, wake=lambda: None, process=process, alone=not beside_server)
     # Hints tell of what other processes and machines committed; looking once a second is for hints that get lost.
     worker, refreshing = build_worker(service, poll_s=1.0), build_refreshing(service)
     if beside_server:
@@ -491,13 +564,34 @@ def work(config: Config, *, beside_server: bool) -> None:
     runners.append(threading.Thread(target=_keep_watches, args=(service, stop), name="watches"))
     for runner in runners:
         runner.start()
+    _answer_scrapes(scrape_fd, service)
+    sidecar = None if beside_server else _worker_sidecar(service, stop)
     _log.info("working")
     stop.wait()
     worker.stop()
     refreshing.stop()
     for runner in runners:
         runner.join()
+    if sidecar:
+        sidecar.stop()
     service.close()
+
+
+def _worker_sidecar(service: Service, stop: threading.Event) -> Sidecar | None:
+    """Health and numbers of a worker that has no server beside it, where a setting says so."""
+    address = service.config.worker_http_address
+    if not address:
+        return None
+    from calendar_server.sidecar.app import Sidecar
+
+    sidecar = Sidecar(
+        address,
+        checks=Readiness(service.store, service.vault, stop).checks,
+        metrics=_scraped(service, (), "worker"),
+        setting="CALENDAR_WORKER_HTTP_ADDRESS",
+    )
+    sidecar.start()
+    return sidecar
 
 
 def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.Event) -> None:

@@ -41,6 +41,11 @@ class Config:
         False,
         "1: the sidecar serves the calls as HTTP with JSON below `/v1`, see docs/http-api.md.",
     )
+    worker_http_address: str = setting(
+        "CALENDAR_WORKER_HTTP_ADDRESS",
+        "",
+        "Host and port where `worker` serves `/healthz`, `/readyz` and `/metrics`. Empty: nowhere.",
+    )
     public_url: str = setting(
         "CALENDAR_PUBLIC_URL", "http://127.0.0.1:8080", "What browsers and providers reach the sidecar by."
     )
@@ -189,7 +194,10 @@ class Config:
         found = []
         if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             found.append("CALENDAR_DATABASE_URL: must begin with `sqlite:///` or `postgresql://`.")
-        for name, address in (("GRPC", self.grpc_address), ("HTTP", self.http_address)):
+        addresses = [("GRPC", self.grpc_address), ("HTTP", self.http_address)]
+        if self.worker_http_address:
+            addresses.append(("WORKER_HTTP", self.worker_http_address))
+        for name, address in addresses:
             host, colon, port = address.rpartition(":")
             if not colon or not host or not port.isdigit() or int(port) > 65535:
                 found.append(f"CALENDAR_{name}_ADDRESS: must be `host:port`, such as 127.0.0.1:50051.")

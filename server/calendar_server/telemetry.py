@@ -1,4 +1,4 @@
-"""What operators see: JSON lines on standard error, metrics, request ids.
+"""What operators read: JSON lines on standard error, with request ids. (What is counted: ``metrics.py``.)
 
 A log line tells an event, which is a word of our own, and the keys of ``KEYS``; everything else is dropped. So no
 header, body, title, password or address of a peer can end up in a log by accident, not even as an exception's message.
@@ -13,14 +13,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TextIO
-
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 OURS = "calendar_server"
 """The root of our loggers. What other packages log may quote what peers sent, so only its place is told."""
@@ -45,6 +40,9 @@ KEYS = (
     "http",
     "pid",
     "route",
+    "process",
+    "wanted",
+    "check",
 )
 """The keys a log line may have beside time, level, event and what is told of an exception."""
 
@@ -134,90 +132,3 @@ def _exception(error: BaseException) -> dict[str, object]:
         cause = cause.__cause__ or cause.__context__
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MOST:]
     return {"exception": kinds, "traceback": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
-
-
-# Metrics
-
-
-class Metrics:
-    """The counters of one process, in a registry of their own. Label values are words of ours, never of a peer."""
-
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._calls = Counter("calendar_calls", "Calls ended.", ["rpc", "code"], registry=self._registry)
-        self._seconds = Histogram(
-            "calendar_call_seconds",
-            "Seconds from a call's arrival in its thread to its answer.",
-            ["rpc"],
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
-            registry=self._registry,
-        )
-        self._conversations = Counter(
-            "calendar_provider_conversations",
-            "Conversations with providers; reason OK or that of the failure.",
-            ["provider", "reason"],
-            registry=self._registry,
-        )
-        self._pushes = Counter(
-            "calendar_pushes", "Pushes of bookings into calendars.", ["provider", "outcome"], registry=self._registry
-        )
-        self._kills = Counter(
-            "calendar_expander_kills", "Children killed while they read calendar text.", registry=self._registry
-        )
-        self._busy = Counter(
-            "calendar_busy_answers", "Calendars told by GetBusy, by state.", ["state"], registry=self._registry
-        )
-
-    def call_ended(self, rpc: str, code: str, seconds: float) -> None:
-        """A call was answered with this code, such as ``OK`` or ``NOT_FOUND``."""
-        self._calls.labels(rpc, code).inc()
-        self._seconds.labels(rpc).observe(seconds)
-
-    def conversation_ended(self, provider: str, reason: str = "OK") -> None:
-        """A conversation with a provider went well, or failed for this reason."""
-        self._conversations.labels(provider, reason).inc()
-
-    def push_ended(self, provider: str, outcome: str) -> None:
-        """A push ended, such as ``synced``, ``removed``, ``failed`` or ``deferred``."""
-        self._pushes.labels(provider, outcome).inc()
-
-    def expander_killed(self) -> None:
-        """A child was killed because it overran its limits."""
-        self._kills.inc()
-
-    def busy_answered(self, state: str) -> None:
-        """GetBusy told of a calendar in this state."""
-        self._busy.labels(state).inc()
-
-    def outbox_is_told_by(self, depth: Callable[[], Mapping[str, int]]) -> None:
-        """Ask ``depth`` for the outbox's rows by state at every scrape. While it raises, the gauge is absent."""
-        self._registry.register(_Outbox(depth))
-
-    def text(self) -> bytes:
-        """Everything in Prometheus's text format (version 0.0.4)."""
-        return generate_latest(self._registry)
-
-
-class _Outbox(Collector):
-    def __init__(self, depth: Callable[[], Mapping[str, int]]):
-        self._depth = depth
-
-    def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily("calendar_outbox_events", "Events in the outbox, by state.", labels=["state"])
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Known without asking, so that registering does not read the database."""
-        return [self._family()]
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Ask now."""
-        try:
-            depths = self._depth()
-        except Exception:
-            # The database may be out of reach just when an operator needs the other figures most.
-            logging.getLogger(f"{OURS}.telemetry").warning("outbox_depth_unknown", exc_info=True)
-            return
-        family = self._family()
-        for state, depth in sorted(depths.items()):
-            family.add_metric([state], depth)
-        yield family

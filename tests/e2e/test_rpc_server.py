@@ -46,8 +46,9 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
+from calendar_server.metrics import Metrics
 from calendar_server.rpc.server import Health, RpcServer, build_server
-from calendar_server.telemetry import Metrics, configure_logging
+from calendar_server.telemetry import configure_logging
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
@@ -836,8 +837,8 @@ def test_a_call_is_counted_with_its_code(world: World) -> None:
     world.call("List", pb.ListRequest())
     failure(lambda: world.call("GetBooking", pb.GetBookingRequest(id="none")))
     text = world.metrics.text().decode()
-    assert 'calendar_calls_total{code="OK",rpc="List"} 1.0' in text
-    assert 'calendar_calls_total{code="NOT_FOUND",rpc="GetBooking"} 1.0' in text
+    assert 'calendar_calls_total{code="OK",process="server",rpc="List"} 1.0' in text
+    assert 'calendar_calls_total{code="NOT_FOUND",process="server",rpc="GetBooking"} 1.0' in text
 
 
 # TLS

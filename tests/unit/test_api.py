@@ -21,6 +21,7 @@ from starlette.routing import Mount
 from calendar_server import errors
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import BusyState, CalendarId, ConnectionId, Interval
+from calendar_server.metrics import Metrics
 from calendar_server.rpc.calls import Calls
 from calendar_server.rpc.dispatch import Dispatch
 from calendar_server.rpc.server import RpcServer, build_server
@@ -28,7 +29,7 @@ from calendar_server.rpc.servicer import CalendarServicer
 from calendar_server.sidecar.api import STATUSES, Api
 from calendar_server.sidecar.app import SECURITY_HEADERS, Sidecar
 from calendar_server.sidecar.openapi import CODES, ERRORS
-from calendar_server.telemetry import Metrics, configure_logging
+from calendar_server.telemetry import configure_logging
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import BusyAnswer, CalendarBusy, Problem
 from calendars.v1 import calendar_service_pb2 as pb
@@ -96,7 +97,7 @@ class World:
 @contextmanager
 def running(receive_s: float = 10.0) -> Iterator[World]:
     keys, connections, availability, bookings, metrics = Keys(), Connections(), Availability(), Bookings(), Metrics()
-    config = Config(grpc_address="127.0.0.1:0", http_address="127.0.0.1:0", grpc_threads=THREADS)
+    config = Config(grpc_address="127.0.0.1:0", grpc_threads=THREADS)
     rpc = build_server(
         config,
         connections=connections,
@@ -107,7 +108,7 @@ def running(receive_s: float = 10.0) -> Iterator[World]:
     )
     service = pb.DESCRIPTOR.services_by_name["CalendarService"]
     api = Api(service, rpc.dispatch, document=DOCUMENT, request_bytes=BYTES_MOST, receive_s=receive_s)
-    sidecar = Sidecar(config, ready=list, metrics=metrics, routes=[Mount("/v1", app=api)])
+    sidecar = Sidecar("127.0.0.1:0", checks=list, metrics=metrics.text, routes=[Mount("/v1", app=api)])
     sidecar.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{sidecar.port}", trust_env=False, timeout=30) as client:
         yield World(rpc, keys, connections, availability, bookings, metrics, client, sidecar.port)
@@ -469,7 +470,9 @@ def test_a_caller_that_goes_away_leaves_nothing_behind(fresh: World) -> None:
     head = f"POST /v1/busy HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
     fresh.raw(f"{head}content-length: 100\r\n\r\n{{".encode()).close()
     until = time.monotonic() + 20
-    while b'calendar_calls_total{code="INVALID_ARGUMENT",rpc="GetBusy"} 1.0' not in fresh.metrics.text():
+    while (
+        b'calendar_calls_total{code="INVALID_ARGUMENT",process="server",rpc="GetBusy"} 1.0' not in fresh.metrics.text()
+    ):
         assert time.monotonic() < until
     while fresh.rpc.load:
         assert time.monotonic() < until
@@ -560,8 +563,8 @@ def test_a_call_is_told_like_any_other(fresh: World) -> None:
     ]
     assert lines[0]["request_id"] == "mine-1"
     metrics = fresh.metrics.text().decode()
-    assert 'calendar_calls_total{code="OK",rpc="GetBusy"} 1.0' in metrics
-    assert 'calendar_calls_total{code="UNAUTHENTICATED",rpc="List"} 1.0' in metrics
+    assert 'calendar_calls_total{code="OK",process="server",rpc="GetBusy"} 1.0' in metrics
+    assert 'calendar_calls_total{code="UNAUTHENTICATED",process="server",rpc="List"} 1.0' in metrics
 
 
 @pytest.mark.parametrize("name", SECURITY_HEADERS)

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from calendar_server.config import Config, ConfigError
+from calendar_server.config import ConfigError
+from calendar_server.metrics import Metrics
+from calendar_server.readiness import Check
 from calendar_server.sidecar.app import Sidecar
-from calendar_server.telemetry import Metrics
 
 HEADERS = {
     "referrer-policy": "no-referrer",
@@ -27,14 +28,14 @@ HEADERS = {
 
 @dataclass
 class World:
-    """A running sidecar, and why it should get no calls."""
+    """A running sidecar, and what was looked at."""
 
-    reasons: list[str] = field(default_factory=list)
+    found: list[Check] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     port: int = 0
 
-    def ready(self) -> list[str]:
-        return self.reasons
+    def checks(self) -> list[Check]:
+        return self.found
 
     def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
         with httpx.Client(trust_env=False, timeout=10) as client:
@@ -52,7 +53,7 @@ class World:
 @contextmanager
 def running(*routes: BaseRoute) -> Iterator[World]:
     world = World()
-    sidecar = Sidecar(Config(http_address="127.0.0.1:0"), ready=world.ready, metrics=world.metrics, routes=routes)
+    sidecar = Sidecar("127.0.0.1:0", checks=world.checks, metrics=world.metrics.text, routes=routes)
     sidecar.start()
     world.port = sidecar.port
     yield world
@@ -75,42 +76,56 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def ready(world: World) -> None:
-    world.reasons = []
+    world.found = []
 
 
 def test_the_process_lives_whatever_is_wrong(world: World) -> None:
-    world.reasons = ["database out of reach"]
+    world.found = [Check("database", "is out of reach")]
     assert world.get("/healthz").status_code == 200
 
 
 def test_with_no_reason_against_it_the_process_is_ready(world: World) -> None:
+    world.found = [Check("database")]
     answer = world.get("/readyz")
-    assert (answer.status_code, answer.text) == (200, "ready\n")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "failed": [], "passed": ["database"]})
 
 
 def test_the_reasons_against_it_are_told(world: World) -> None:
-    world.reasons = ["stopping", "database out of reach"]
+    world.found = [Check("database"), Check("master keys", "the key k1 is another one")]
     answer = world.get("/readyz")
-    assert (answer.status_code, answer.text) == (503, "stopping\ndatabase out of reach\n")
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
+    assert answer.json() == {
+        "ready": False,
+        "failed": [{"check": "master keys", "problem": "the key k1 is another one"}],
+        "passed": ["database"],
+    }
+
+
+def test_what_stops_no_call_is_told_without_turning_calls_away(world: World) -> None:
+    world.found = [Check("database"), Check("worker", "is not running", keeps_calls=True)]
+    answer = world.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert answer.json()["failed"] == [{"check": "worker", "problem": "is not running"}]
 
 
 def test_readiness_that_cannot_be_learned_is_not_readiness() -> None:
-    def unknown() -> list[str]:
+    def unknown() -> list[Check]:
         raise RuntimeError("hunter2")
 
-    sidecar = Sidecar(Config(http_address="127.0.0.1:0"), ready=unknown, metrics=Metrics())
+    sidecar = Sidecar("127.0.0.1:0", checks=unknown, metrics=bytes)
     sidecar.start()
     with httpx.Client(trust_env=False) as client:
         answer = client.get(f"http://127.0.0.1:{sidecar.port}/readyz")
     sidecar.stop()
-    assert (answer.status_code, answer.text) == (503, "readiness is unknown\n")
+    assert answer.status_code == 503
+    assert answer.json()["failed"] == [{"check": "readiness", "problem": "is unknown; the log says more"}]
 
 
 def test_metrics_are_told_as_prometheus_reads_them(world: World) -> None:
     world.metrics.call_ended("List", "OK", 0.1)
     answer = world.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert 'calendar_calls_total{code="OK",rpc="List"}' in answer.text
+    assert 'calendar_calls_total{code="OK",process="server",rpc="List"}' in answer.text
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/metrics/x", "/oauth", "/%2e%2e/etc/passwd", "//healthz"])
@@ -158,7 +173,7 @@ def test_what_is_no_http_is_400_with_the_same_headers(world: World, sent: bytes,
 
 
 def test_a_port_in_use_is_told_clearly(world: World) -> None:
-    second = Sidecar(Config(http_address=f"127.0.0.1:{world.port}"), ready=world.ready, metrics=world.metrics)
+    second = Sidecar(f"127.0.0.1:{world.port}", checks=world.checks, metrics=world.metrics.text)
     with pytest.raises(ConfigError, match=r"CALENDAR_HTTP_ADDRESS: 127\.0\.0\.1:\d+ cannot be listened on"):
         second.start()
 
@@ -180,7 +195,7 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_stop() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"])
 def test_a_connection_that_asks_for_nothing_whole_is_closed(world: World, sent: bytes) -> None:
-    sidecar = Sidecar(Config(http_address="127.0.0.1:0"), ready=world.ready, metrics=world.metrics, idle_s=1)
+    sidecar = Sidecar("127.0.0.1:0", checks=world.checks, metrics=world.metrics.text, idle_s=1)
     sidecar.start()
     with socket.create_connection(("127.0.0.1", sidecar.port), timeout=10) as slow:
         slow.sendall(sent)

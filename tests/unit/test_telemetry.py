@@ -1,4 +1,4 @@
-"""Logs tell what is allowed and nothing else; metrics count; request ids are shared."""
+"""Logs tell what is allowed and nothing else; request ids are shared."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from calendar_server.telemetry import Metrics, configure_logging, request_id
+from calendar_server.telemetry import configure_logging, request_id
 
 
 @dataclass
@@ -158,76 +158,3 @@ def test_a_line_that_cannot_be_written_is_no_error(log: Log, capsys: pytest.Capt
 def test_by_default_lines_go_to_standard_error(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info")
     assert logging.getLogger().handlers[0].stream is sys.stderr  # type: ignore[attr-defined]
-
-
-def test_calls_are_counted_by_method_and_code() -> None:
-    metrics = Metrics()
-    metrics.call_ended("List", "OK", 0.004)
-    metrics.call_ended("List", "OK", 0.004)
-    assert 'calendar_calls_total{code="OK",rpc="List"} 2.0' in metrics.text().decode()
-
-
-def test_a_call_falls_into_the_bucket_of_its_time() -> None:
-    metrics = Metrics()
-    metrics.call_ended("List", "OK", 0.004)
-    text = metrics.text().decode()
-    assert 'calendar_call_seconds_bucket{le="0.0025",rpc="List"} 0.0' in text
-    assert 'calendar_call_seconds_bucket{le="0.005",rpc="List"} 1.0' in text
-
-
-def test_what_happened_is_counted_under_its_own_name() -> None:
-    metrics = Metrics()
-    metrics.conversation_ended("caldav")
-    metrics.conversation_ended("caldav", "NEEDS_REAUTH")
-    metrics.push_ended("caldav", "synced")
-    metrics.expander_killed()
-    metrics.busy_answered("fresh")
-    text = metrics.text().decode()
-    for line in (
-        'calendar_provider_conversations_total{provider="caldav",reason="OK"} 1.0',
-        'calendar_provider_conversations_total{provider="caldav",reason="NEEDS_REAUTH"} 1.0',
-        'calendar_pushes_total{outcome="synced",provider="caldav"} 1.0',
-        "calendar_expander_kills_total 1.0",
-        'calendar_busy_answers_total{state="fresh"} 1.0',
-    ):
-        assert line in text
-
-
-def test_the_outbox_is_asked_at_every_scrape() -> None:
-    depths = {"pending": 3}
-    metrics = Metrics()
-    metrics.outbox_is_told_by(lambda: depths)
-    first = metrics.text().decode()
-    depths["pending"] = 4
-    second = metrics.text().decode()
-    assert 'calendar_outbox_events{state="pending"} 3.0' in first
-    assert 'calendar_outbox_events{state="pending"} 4.0' in second
-
-
-def test_registering_the_outbox_does_not_ask_it() -> None:
-    asked = []
-
-    def depth() -> Mapping[str, int]:
-        asked.append(1)
-        return {}
-
-    Metrics().outbox_is_told_by(depth)
-    assert asked == []
-
-
-def test_while_the_outbox_cannot_be_asked_the_rest_is_told() -> None:
-    def depth() -> Mapping[str, int]:
-        raise OSError("no database")
-
-    metrics = Metrics()
-    metrics.outbox_is_told_by(depth)
-    metrics.expander_killed()
-    text = metrics.text().decode()
-    assert "calendar_expander_kills_total 1.0" in text
-    assert "calendar_outbox_events" not in text
-
-
-def test_two_sets_of_metrics_do_not_share_anything() -> None:
-    first, second = Metrics(), Metrics()
-    first.expander_killed()
-    assert "calendar_expander_kills_total 0.0" in second.text().decode()

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from calendar_server.config import Config
 from calendar_server.errors import StoreUnavailable
 from calendar_server.sidecar.app import Sidecar
 from calendar_server.sidecar.webhooks import BODY_BYTES_MOST, THREADS, WAITING_MOST, Webhooks
-from calendar_server.telemetry import Metrics
 
 GOOGLE = {"X-Goog-Channel-ID": "c", "X-Goog-Channel-Token": "t", "X-Goog-Resource-State": "exists"}
 ITEM = {"subscriptionId": "s", "clientState": "c"}
@@ -69,7 +67,7 @@ def running(answer_s: float = 10) -> Iterator[World]:
     world = World()
     world.gate.set()
     webhooks = Webhooks(world.note_google, world.note_microsoft, answer_s=answer_s)
-    sidecar = Sidecar(Config(http_address="127.0.0.1:0"), ready=list, metrics=Metrics(), routes=webhooks.routes)
+    sidecar = Sidecar("127.0.0.1:0", checks=list, metrics=bytes, routes=webhooks.routes)
     sidecar.start()
     world.port = sidecar.port
     yield world

@@ -9,14 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
 
 from calendar_server.core.model import OrganizationId
 from calendar_server.errors import CalendarError, LimitExceeded
+from calendar_server.metrics import Metrics
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import Authenticator, called_by
 from calendar_server.rpc.status import Answer, answer_of
-from calendar_server.telemetry import Metrics, request_id
+from calendar_server.telemetry import request_id
+from calendar_server.tracing import NO_TRACER, Span, Tracer, traceparent_of
 from calendar_server.usecases.caller import Caller
 
 _log = logging.getLogger(__name__)
@@ -67,9 +70,10 @@ class CountingPool(ThreadPoolExecutor):
 class Calls:
     """Answers calls, and tells log and metrics of each exactly once."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics):
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, tracer: Tracer = NO_TRACER):
         self._authenticator = authenticator
         self._metrics = metrics
+        self._tracer = tracer
 
     def answer(
         self,
@@ -82,6 +86,7 @@ class Calls:
         deadline: Callable[[], Deadline | None] = lambda: None,
         active: Callable[[], bool] = lambda: True,
         gone: tuple[type[Exception], ...] = (),
+        traceparent: str = "",
     ) -> R | Answer:
         """Believe the key; only then ``take`` the request, and ``run`` the method for the caller.
 
@@ -92,22 +97,30 @@ class Calls:
         token = request_id.set(call_id)
         organization = ""
         try:
-            organization = self._authenticator.authenticate(key)
-            request = take()
-            with called_by(Caller(OrganizationId(organization), deadline(), call_id)):
-                result = run(request)
-        except gone:
-            self.tell(rpc, "CANCELLED", "", began, organization)
-            raise
-        except Exception as error:
-            refused = answer_of(error, call_id)
-            self.tell(rpc, refused.code.name, refused.reason, began, organization, error)
-            return refused
-        else:
-            self.tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
-            return result
+            with self.span(rpc, call_id, traceparent) as span:
+                try:
+                    organization = self._authenticator.authenticate(key)
+                    request = take()
+                    with called_by(Caller(OrganizationId(organization), deadline(), call_id)):
+                        result = run(request)
+                except gone:
+                    self.tell(rpc, "CANCELLED", "", began, organization)
+                    raise
+                except Exception as error:
+                    refused = answer_of(error, call_id)
+                    span.set(code=refused.code.name, reason=refused.reason)
+                    span.failed()
+                    self.tell(rpc, refused.code.name, refused.reason, began, organization, error)
+                    return refused
+                else:
+                    self.tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
+                    return result
         finally:
             request_id.reset(token)
+
+    def span(self, rpc: str, call_id: str, traceparent: str) -> AbstractContextManager[Span]:
+        """Around a call. ``traceparent``: what the caller sent of its own trace, whatever that is."""
+        return self._tracer.span(rpc, kind="server", parent=traceparent_of(traceparent), rpc=rpc, request_id=call_id)
 
     def refuse(self, rpc: str, call_id: str, error: CalendarError) -> Answer:
         """The answer to a call that is turned away before it begins."""
@@ -133,7 +146,7 @@ class Calls:
     ) -> None:
         """Tell log and metrics how a call ended that began at ``began``; ``count``: the answers of a stream."""
         seconds = time.perf_counter() - began
-        self._metrics.call_ended(rpc, code, seconds)
+        self._metrics.call_ended(rpc, code, seconds, stream=count is not None)
         unforeseen = error if code == "INTERNAL" else None
         _log.log(
             logging.ERROR if unforeseen else logging.INFO,

@@ -187,6 +187,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             return handler
         call_id = request_id_of(details.invocation_metadata)
         key = bearer_key(details.invocation_metadata)
+        traceparent = traceparent_sent(details.invocation_metadata)
         if key is None:
             return self._refusal(rpc, call_id, Unauthorized())
         streams = handler.unary_stream is not None
@@ -196,7 +197,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         def watch(
             messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
         ) -> None:
-            self._stream(rpc, call_id, key, handler, messages, context, OpenWatch(context, send, call_id))
+            with self._calls.span(rpc, call_id, traceparent):
+                self._stream(rpc, call_id, key, handler, messages, context, OpenWatch(context, send, call_id))
 
         if streams:
             # With a callback for answers instead of an iterator, a stream can be ended while its thread waits.
@@ -204,7 +206,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             return grpc.stream_stream_rpc_method_handler(_in_pool(watch, self._watching))
 
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
-            return self._answer(rpc, call_id, key, handler, messages, context)
+            return self._answer(rpc, call_id, key, handler, messages, context, traceparent)
 
         # A stream of requests lets us decide before the message is taken from the wire.
         return grpc.stream_unary_rpc_method_handler(answer)
@@ -217,6 +219,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         handler: Handler,
         messages: Iterator[bytes],
         context: grpc.ServicerContext,
+        traceparent: str,
     ) -> bytes | None:
         ended = self._calls.answer(
             rpc,
@@ -228,6 +231,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             active=context.is_active,
             # The client is gone, or we ended the call.
             gone=(grpc.RpcError,),
+            traceparent=traceparent,
         )
         if isinstance(ended, Answer):
             context.abort_with_status(wire_status(ended, call_id))
@@ -379,6 +383,11 @@ def request_id_of(metadata: Sequence[Entry]) -> str:
 def bearer_key(metadata: Sequence[Entry]) -> str | None:
     """The API key; None when there is none, more than one, or not the form of one."""
     return key_of(_values(metadata, "authorization"))
+
+
+def traceparent_sent(metadata: Sequence[Entry]) -> str:
+    """The caller's place in a trace of its own; empty when it has none."""
+    return next(iter(_values(metadata, "traceparent")), "")
 
 
 def _values(metadata: Sequence[Entry], key: str) -> list[str]:

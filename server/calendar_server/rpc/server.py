@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import Instant
+from calendar_server.metrics import WATCH_STREAMS, Metrics
 from calendar_server.rpc.call import Authenticator
 from calendar_server.rpc.calls import Calls, CountingPool
 from calendar_server.rpc.dispatch import Dispatch
@@ -28,7 +29,7 @@ from calendar_server.rpc.servicer import (
     wall_clock,
 )
 from calendar_server.rpc.watches import Watches
-from calendar_server.telemetry import Metrics
+from calendar_server.tracing import NO_TRACER, Tracer
 from calendars.v1 import calendar_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -80,16 +81,18 @@ class RpcServer:
         *,
         message_s: float,
         extra_handlers: Sequence[grpc.GenericRpcHandler],
+        tracer: Tracer,
     ):
         self._config = config
         self._port = 0
         self._patience = Patience()
-        calls = Calls(authenticator, metrics)
+        calls = Calls(authenticator, metrics, tracer)
         self._pool = CountingPool(config.grpc_threads, "rpc")
         self._dispatch = Dispatch(servicer, calls, threads=config.grpc_threads)
         self._doorstep = ThreadPoolExecutor(DOORSTEP_THREADS, thread_name_prefix="doorstep")
         self._reflection = ThreadPoolExecutor(REFLECTION_STREAMS, thread_name_prefix="reflection")
         self._watches = Watches(authenticator, config.watches)
+        metrics.told(WATCH_STREAMS, lambda: {(): len(self._watches)})
         self._watching = CountingPool(config.watches + REFUSING_THREADS, "watch")
         self._streams = (Streams(WATCHERS), Streams(REFLECTION_STREAMS))
         self._health = Health(experimental_non_blocking=True)
@@ -207,13 +210,16 @@ def build_server(
     clock: Callable[[], Instant] = wall_clock,
     message_s: float = MESSAGE_S,
     extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    tracer: Tracer = NO_TRACER,
 ) -> RpcServer:
     """Make the server of these use cases; ``start`` makes it listen.
 
     ``extra_handlers`` are methods beside those of the contract, behind the same interceptors: measurements need one.
     """
     servicer = CalendarServicer(connections, availability, bookings, clock)
-    return RpcServer(config, servicer, authenticator, metrics, message_s=message_s, extra_handlers=extra_handlers)
+    return RpcServer(
+        config, servicer, authenticator, metrics, message_s=message_s, extra_handlers=extra_handlers, tracer=tracer
+    )
 
 
 def _options(config: Config) -> list[tuple[str, int]]:

@@ -1,11 +1,13 @@
 """The HTTP sidecar: a Starlette app on uvicorn, in a thread of its own.
 
-``/healthz`` says that the process lives, ``/readyz`` whether it should get calls, ``/metrics`` what it counts. Routes
-for browsers and providers are given from outside. Every answer, whoever makes it, carries ``SECURITY_HEADERS``.
+``/healthz`` says that the process lives, ``/readyz`` whether it should get calls and what is wrong, ``/metrics`` what is
+counted. Routes for browsers and providers are given from outside. Every answer, whoever makes it, carries
+``SECURITY_HEADERS``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import threading
@@ -21,8 +23,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from calendar_server.config import Config, ConfigError
-from calendar_server.telemetry import Metrics
+from calendar_server.config import ConfigError
+from calendar_server.readiness import Check, ready
 
 _log = logging.getLogger(__name__)
 
@@ -41,24 +43,30 @@ STOP_S = 5
 START_S = 10.0
 
 
-def make_app(*, ready: Callable[[], list[str]], metrics: Metrics, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The app. ``ready`` answers why this process should get no calls, in words that anybody may read."""
+def make_app(
+    *, checks: Callable[[], list[Check]], metrics: Callable[[], bytes], routes: Sequence[BaseRoute] = ()
+) -> ASGIApp:
+    """The app. ``checks`` answers what was looked at, in words that anybody may read; ``metrics`` what is scraped."""
 
     def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     def readyz(request: Request) -> Response:
         try:
-            reasons = ready()
+            found = checks()
         except Exception:
             _log.exception("readiness_unknown")
-            reasons = ["readiness is unknown"]
-        if reasons:
-            return PlainTextResponse("".join(f"{reason}\n" for reason in reasons), status_code=503)
-        return PlainTextResponse("ready\n")
+            found = [Check("readiness", "is unknown; the log says more")]
+        told = {
+            "ready": ready(found),
+            "failed": [{"check": check.name, "problem": check.problem} for check in found if check.problem],
+            "passed": [check.name for check in found if not check.problem],
+        }
+        text = json.dumps(told, indent=2) + "\n"
+        return Response(text, status_code=200 if told["ready"] else 503, media_type="application/json")
 
     def scrape(request: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app = Starlette(
         routes=[
@@ -128,21 +136,23 @@ class _Connection(H11Protocol):
 
 
 class Sidecar:
-    """The app on a port. ``routes`` are added to its own."""
+    """The app on a port. ``routes`` are added to its own; ``setting`` names the address to people."""
 
     def __init__(
         self,
-        config: Config,
+        address: str,
         *,
-        ready: Callable[[], list[str]],
-        metrics: Metrics,
+        checks: Callable[[], list[Check]],
+        metrics: Callable[[], bytes],
         routes: Sequence[BaseRoute] = (),
         idle_s: int = IDLE_S,
+        setting: str = "CALENDAR_HTTP_ADDRESS",
     ):
-        self._address = config.http_address
+        self._address = address
+        self._setting = setting
         self._server = _Server(
             uvicorn.Config(
-                make_app(ready=ready, metrics=metrics, routes=routes),
+                make_app(checks=checks, metrics=metrics, routes=routes),
                 http=_Connection,
                 ws="none",
                 loop="asyncio",
@@ -177,7 +187,7 @@ class Sidecar:
             )
         except OSError as error:
             raise ConfigError(
-                [f"CALENDAR_HTTP_ADDRESS: {self._address} cannot be listened on; is a server running there already?"]
+                [f"{self._setting}: {self._address} cannot be listened on; is a server running there already?"]
             ) from error
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="sidecar", daemon=True

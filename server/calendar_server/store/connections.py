@@ -282,6 +282,14 @@ class Connections:
         """Replace the sealed grant if it is still ``old_sealed``."""
         return self._update(connection_id, {C.sealed_grant: new_sealed}, C.sealed_grant == old_sealed)
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many live ones there are, of all organizations, by provider and status."""
+        query = C.select(C.provider, C.status, peewee.fn.COUNT(C.id).alias("rows")).where(_LIVE)
+        found = {(str(provider), str(status)): 0 for provider in ProviderName for status in ConnectionStatus}
+        for row in self._database.rows(query.group_by(C.provider, C.status)):
+            found[row["provider"], row["status"]] = row["rows"]
+        return found
+
     def _one(self, *conditions: Any) -> Connection | None:
         row = self._database.row(C.select(*_COLUMNS).where(_LIVE, *conditions))
         return None if row is None else _connection(row)

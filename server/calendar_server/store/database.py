@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,12 +164,17 @@ class Database:
         self.path = path
         self.is_sqlite = path is not None
         self._engine: Any = engine
+        self.waits: list[Callable[[str, float], None]] = []
+        """Who is told what somebody had to wait for, `connection` or `writer`, and for how many seconds."""
+        self.observed: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around every transaction."""
         self._pool: Pool[Any] = Pool(
             dial=engine.dial,
             usable=engine.usable,
             shut=_shut,
             most=SQLITE_CONNECTIONS if self.is_sqlite else POSTGRES_CONNECTIONS,
             wait_s=WAIT_S,
+            waited=lambda seconds: self._waited("connection", seconds),
         )
         # SQLite has one writer. Threads of this process queue here, which is fair and costs nothing; other processes
         # are met in the file's own lock, which is polled.
@@ -211,7 +216,7 @@ class Database:
         """
         if self._thread.inside:
             raise RuntimeError("A transaction is open in this thread already.")
-        with self._sole_writer(), self._connected():
+        with self.observed(), self._sole_writer(), self._connected():
             with translated():
                 self._begin()
             self._thread.inside = True
@@ -257,6 +262,10 @@ class Database:
     def _changed(self, connection_ids: set[str]) -> None:
         for told in self.told:
             told(connection_ids)
+
+    def _waited(self, what: str, seconds: float) -> None:
+        for told in self.waits:
+            told(what, seconds)
 
     def execute(self, sql: str, *values: object) -> None:
         """Run a statement with ``?`` for its values, inside the thread's transaction or by itself."""
@@ -365,8 +374,12 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self._writer.acquire(timeout=WAIT_S):
-            raise StoreError("The service's database is busy. Try again.")
+        if not self._writer.acquire(blocking=False):
+            began = time.monotonic()
+            taken = self._writer.acquire(timeout=WAIT_S)
+            self._waited("writer", time.monotonic() - began)
+            if not taken:
+                raise StoreError("The service's database is busy. Try again.")
         try:
             yield
         finally:

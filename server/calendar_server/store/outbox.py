@@ -47,7 +47,17 @@ SPARE = 4
 _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
-_SHOWN = _CHANGEABLE - {"due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at"}
+_SHOWN = _CHANGEABLE - {
+    "due_at",
+    "attempts",
+    "problem_reason",
+    "problem_message",
+    "etag",
+    "web_link",
+    "updated_at",
+    "request_id",
+    "traceparent",
+}
 """What answers of GetBusy are made of, among the columns."""
 
 # Written into the statement, not bound to it: partial indexes are only used where the planner sees the value.
@@ -283,6 +293,12 @@ class Outbox:
         found = {str(state): 0 for state in EventState}
         found.update({row["state"]: row["rows"] for row in self._database.rows(query)})
         return found
+
+    def oldest_due(self, now: Instant) -> Instant | None:
+        """Since when the oldest of the rows that can be pushed at ``now`` is due, for a gauge. None: none waits."""
+        query = O.select(peewee.fn.MIN(O.due_at).alias("due")).where(_PENDING, O.due_at <= now, _PUSHABLE)
+        row = self._database.row(query)
+        return None if row is None else row["due"]
 
     def _due(self, now: Instant, limit: int, mailbox_limit: int) -> list[str]:
         """Ids of claimable rows, no more of a connection than its mailbox has room for."""

@@ -21,7 +21,8 @@ class Pool(Generic[Raw]):
     """Lends connections, each to one thread at a time.
 
     ``usable(raw, idle_s)`` says whether a connection can be lent (after ``idle_s`` seconds in the pool) or kept;
-    ``most`` connections exist at once, and nobody waits longer than ``wait_s`` seconds for one.
+    ``most`` connections exist at once, and nobody waits longer than ``wait_s`` seconds for one; ``waited`` is told of each
+    wait that there was.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Pool(Generic[Raw]):
         shut: Callable[[Raw], None],
         most: int,
         wait_s: float,
+        waited: Callable[[float], None] = lambda seconds: None,
     ):
         self._dial = dial
         self._usable = usable
         self._shut = shut
         self._wait_s = wait_s
+        self._waited = waited
         self._slots = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
         self._idle: list[tuple[Raw, float]] = []
@@ -44,8 +47,12 @@ class Pool(Generic[Raw]):
 
     def take(self) -> Raw:
         """Lend a connection. Raises ``StoreError`` when none comes free in time, and what dialling raises."""
-        if not self._slots.acquire(timeout=self._wait_s):
-            raise StoreError("The service's database is busy. Try again.")
+        if not self._slots.acquire(blocking=False):
+            began = time.monotonic()
+            taken = self._slots.acquire(timeout=self._wait_s)
+            self._waited(time.monotonic() - began)
+            if not taken:
+                raise StoreError("The service's database is busy. Try again.")
         try:
             raw = self._kept()
             return self._dial() if raw is None else raw

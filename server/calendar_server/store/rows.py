@@ -62,7 +62,7 @@ class OutboxRow:
 
     Calendar, generation, uid and ``event_id`` are fixed before the first write, so that whoever repeats it meets the
     same event. ``due_at`` None: nothing is to be tried by itself. The lease says who pushes until when; an empty token
-    with ``lease_until`` 0 is none.
+    with ``lease_until`` 0 is none. ``request_id`` and ``traceparent`` are of the call that made it due.
     """
 
     id: str
@@ -87,6 +87,8 @@ class OutboxRow:
     lease_until: Instant
     updated_at: Instant
     pushed_at: Instant
+    request_id: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ A named query commits by itself, or belongs to the transaction that its thread i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -75,6 +76,13 @@ class Store:
     def ping(self) -> None:
         """Raise ``StoreError`` when the database is out of reach."""
         self._database.value("SELECT 1")
+
+    def observe(
+        self, waited: Callable[[str, float], None], transaction: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """Tell ``waited`` what was waited for, and how many seconds; put ``transaction`` around every transaction."""
+        self._database.waits.append(waited)
+        self._database.observed = transaction
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""

@@ -80,6 +80,8 @@ OUTBOX = _table(
     "lease_until",
     "updated_at",
     "pushed_at",
+    "request_id",
+    "traceparent",
 )
 
 OAUTH_STATES = _table(

@@ -14,6 +14,7 @@ from calendar_server.store.tables import BUSY, CONNECTIONS
 from calendar_server.store.tables import WATCHES as W
 
 WatchState = Literal["making", "active", "failed", "ending"]
+STATES: tuple[WatchState, ...] = ("making", "active", "failed", "ending")
 """``making``: the provider is being asked; ``failed``: it was, in vain; ``ending``: nobody wants it any more."""
 
 
@@ -144,6 +145,11 @@ class Watches:
     def remove_connection(self, connection_id: ConnectionId) -> None:
         """Forget all of one connection."""
         self._database.change(W.delete().where(W.connection_id == connection_id))
+
+    def counts(self) -> dict[str, int]:
+        """How many there are in each state, of all organizations."""
+        query = W.select(W.state, peewee.fn.COUNT(W.id).alias("rows")).group_by(W.state)
+        return dict.fromkeys(STATES, 0) | {row["state"]: row["rows"] for row in self._database.rows(query)}
 
     def due(self, now: Instant, limit: int) -> list[WatchedConnection]:
         """At most ``limit`` connections with a watch that is due, the longest due first."""

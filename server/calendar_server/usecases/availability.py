@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from calendar_server.errors import (
     ProviderUnavailable,
     StoreUnavailable,
 )
+from calendar_server.metrics import BUSY_AGE, BUSY_ANSWERS, MIRROR, Metrics
 from calendar_server.providers.base import Deadline
 from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
@@ -108,8 +109,10 @@ class Availability:
         cache_entries: int = 20_000,
         provider_calls: int = 112,
         watch_heartbeat_s: float = 15.0,
+        metrics: Metrics | None = None,
     ):
         self._store = store
+        self._metrics = metrics or Metrics()
         self._refresher = refresher
         self._snapshots = Snapshots(store, entries=cache_entries)
         self._call_s = call_s
@@ -141,13 +144,25 @@ class Availability:
                     not_before = now - round(staleness_s * SECOND)
                 lacking = _lacking(group.snapshots, query.window, not_before, staleness_s <= 0, asked)
                 if not lacking:
-                    return self._answer(group, query, not_before, asked, now)
+                    answer = self._answer(group, query, not_before, asked, now)
+                    self._count(answer, len(asked), now)
+                    return answer
                 asked |= self._ask(
                     caller, group.snapshots, lacking, query.window, not_before, staleness_s <= 0, deadline, now
                 )
             except Outdated:
                 continue
         raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
+
+    def _count(self, answer: BusyAnswer, asked: int, now: Instant) -> None:
+        states = Counter(calendar.state for calendar in answer.calendars)
+        for state, number in states.items():
+            self._metrics.count(BUSY_ANSWERS, str(state), by=number)
+        self._metrics.count(MIRROR, "miss", by=asked)
+        self._metrics.count(MIRROR, "hit", by=max(0, len(answer.calendars) - asked))
+        oldest = min((calendar.as_of for calendar in answer.calendars if calendar.as_of is not None), default=None)
+        if oldest is not None:
+            self._metrics.observe(BUSY_AGE, max(0, now - oldest) / SECOND)
 
     def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
         """The answer of ``get_busy``, and again whenever it changes, until ``stop`` is set. See ``Watching``."""

@@ -39,6 +39,7 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline, Provider
 from calendar_server.store.rows import BookingRow, OutboxRow
 from calendar_server.store.store import Store
+from calendar_server.tracing import NO_TRACER, Tracer
 from calendar_server.usecases.availability import Availability, Reads
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BookingEvent, BookingReport, Problem, SyncCommand, Target
@@ -90,8 +91,10 @@ class Bookings:
         *,
         waiting_most: int,
         wake: Callable[[], None],
+        tracer: Tracer = NO_TRACER,
     ):
         self._store = store
+        self._tracer = tracer
         self._contents = contents
         self._availability = availability
         self._providers = providers
@@ -106,7 +109,9 @@ class Bookings:
             reads = self._reads_for(caller, command, deadline) if command.require_free else None
             try:
                 with self._store.transaction():
-                    self._accept(caller.organization_id, command, reads)
+                    self._accept(
+                        caller.organization_id, command, reads, Cause(caller.request_id, self._tracer.current())
+                    )
                 break
             except _Outdated:
                 continue
@@ -137,7 +142,11 @@ class Bookings:
         return connections, self._availability.read(connections, window, deadline)
 
     def _accept(
-        self, organization_id: OrganizationId, command: SyncCommand, reads: tuple[list[Connection], Reads] | None
+        self,
+        organization_id: OrganizationId,
+        command: SyncCommand,
+        reads: tuple[list[Connection], Reads] | None,
+        cause: Cause,
     ) -> None:
         sent = command.booking
         row = self._store.bookings.get_for_update(organization_id, sent.id)
@@ -155,7 +164,7 @@ class Bookings:
                         )
                     ]
                 )
-            self._repeat(organization_id, sent.id)
+            self._repeat(organization_id, sent.id, cause)
             return
         cancelled = sent.status is BookingStatus.CANCELLED
         booking = merged_cancellation(sent, before) if cancelled else sent
@@ -176,7 +185,7 @@ class Bookings:
                 updated_at=now,
             )
         )
-        self._want(organization_id, booking, connections, now)
+        self._want(organization_id, booking, connections, now, cause)
 
     def _writable(self, organization_id: OrganizationId, booking_id: BookingId, target: Target) -> list[Connection]:
         """The connections of a set that can show a booking.
@@ -210,15 +219,20 @@ class Bookings:
                 metadata={"connectionId": taken[0], "calendarId": taken[1]},
             )
 
-    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId) -> None:
+    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId, cause: Cause) -> None:
         now = self._store.now()
         for row in self._store.outbox.of_booking(organization_id, booking_id):
             state = moved(row.state, Happening.REPEATED)
             if state is not row.state:
-                self._store.outbox.put(_due(row, state, now))
+                self._store.outbox.put(_due(row, state, now, cause))
 
     def _want(
-        self, organization_id: OrganizationId, booking: Booking, connections: Sequence[Connection], now: Instant
+        self,
+        organization_id: OrganizationId,
+        booking: Booking,
+        connections: Sequence[Connection],
+        now: Instant,
+        cause: Cause,
     ) -> None:
         """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
         rows = self._store.outbox.of_booking(organization_id, booking.id)
@@ -242,7 +256,7 @@ class Bookings:
             else:
                 row = known
             row = dataclasses.replace(
-                _due(row, moved(row.state, Happening.WANTED), now),
+                _due(row, moved(row.state, Happening.WANTED), now, cause),
                 wanted="present",
                 wanted_revision=booking.revision,
             )
@@ -261,7 +275,7 @@ class Bookings:
                 continue
             state = moved(row.state, Happening.UNWANTED)
             changed = dataclasses.replace(row, wanted="absent", wanted_revision=booking.revision, updated_at=now)
-            self._store.outbox.put(changed if state is EventState.REMOVED else _due(changed, state, now))
+            self._store.outbox.put(changed if state is EventState.REMOVED else _due(changed, state, now, cause))
 
     def _new_row(
         self, organization_id: OrganizationId, booking: Booking, connection: Connection, now: Instant
@@ -318,6 +332,14 @@ class Bookings:
         return any(row.state is EventState.PENDING for row in rows)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cause:
+    """The call that makes events due, for whoever looks for what became of it."""
+
+    request_id: str
+    traceparent: str
+
+
 class _Outdated(Exception):
     """What blocks in the set of connections changed between the reads and the transaction: read again."""
 
@@ -357,10 +379,18 @@ def next_generation(row: OutboxRow, connection: Connection, provider: Provider) 
     )
 
 
-def _due(row: OutboxRow, state: EventState, now: Instant) -> OutboxRow:
+def _due(row: OutboxRow, state: EventState, now: Instant, cause: Cause) -> OutboxRow:
     """The row as it stands when a push of it becomes due. A lease that somebody holds stays: they finish, then yield."""
     return dataclasses.replace(
-        row, state=state, due_at=now, attempts=0, problem_reason="", problem_message="", updated_at=now
+        row,
+        state=state,
+        due_at=now,
+        attempts=0,
+        problem_reason="",
+        problem_message="",
+        updated_at=now,
+        request_id=cause.request_id,
+        traceparent=cause.traceparent,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from calendar_server.core.model import SECOND, Connection, ConnectionStatus, Instant, ProviderName, SyncStatus
 from calendar_server.errors import (
@@ -17,6 +17,7 @@ from calendar_server.errors import (
     ProviderError,
     ProviderUnavailable,
 )
+from calendar_server.observed import Conversation
 from calendar_server.providers.base import Deadline, Link, Secret
 from calendar_server.providers.oauth import OAuthClient
 from calendar_server.store.store import Store
@@ -36,8 +37,15 @@ LOOK_S = 0.05
 class Grants:
     """Opens grants for the length of one use, renews access tokens, and learns from how the conversation went."""
 
-    def __init__(self, store: Store, vault: Vault, clients: Mapping[ProviderName, OAuthClient]):
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        clients: Mapping[ProviderName, OAuthClient],
+        conversation: Conversation = lambda provider, verb: nullcontext(),
+    ):
         self._store = store
+        self._conversation = conversation
         self._vault = vault
         self._clients = clients
 
@@ -154,9 +162,10 @@ class Grants:
                 # Whoever held the lease before us has learned that; asking again would only tell it again.
                 raise NeedsReauth()
             try:
-                tokens = self._clients[connection.provider].refresh(
-                    refresh_token=secret["refresh_token"], tenant=secret["tenant"], deadline=deadline
-                )
+                with self._conversation(connection.provider, "renew"):
+                    tokens = self._clients[connection.provider].refresh(
+                        refresh_token=secret["refresh_token"], tenant=secret["tenant"], deadline=deadline
+                    )
             except NeedsReauth:
                 # Believed only while the refused refresh token is the one that is stored.
                 if self._open(connection)[0] == sealed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Mapping
 
 from calendar_server.core.booking import Happening, moved, retry_after_s
@@ -33,9 +34,12 @@ from calendar_server.errors import (
     ProviderThrottled,
     ProviderUnavailable,
 )
+from calendar_server.metrics import PUSH_WAIT, PUSHES, Metrics
 from calendar_server.providers.base import Deadline, EventRef, Link, Provider, RemoteEvent
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store
+from calendar_server.telemetry import request_id
+from calendar_server.tracing import NO_TRACER, Tracer
 from calendar_server.usecases.bookings import BookingContents, next_generation
 from calendar_server.usecases.grants import Grants
 
@@ -66,8 +70,12 @@ class Pushes:
         providers: Mapping[ProviderName, Provider],
         *,
         push_s: float,
+        metrics: Metrics | None = None,
+        tracer: Tracer = NO_TRACER,
     ):
         self._store = store
+        self._metrics = metrics or Metrics()
+        self._tracer = tracer
         self._contents = contents
         self._grants = grants
         self._providers = providers
@@ -78,9 +86,42 @@ class Pushes:
 
         Answers one word for metrics: ``synced``, ``removed``, ``failed``, ``deferred`` or ``yielded``.
         """
+        token = request_id.set(row.request_id)
+        try:
+            return self._told(row)
+        finally:
+            request_id.reset(token)
+
+    def _told(self, row: OutboxRow) -> str:
+        """Push, and tell log, metrics and trace how it went."""
+        began = time.perf_counter()
         connection = self._store.connections.get(row.organization_id, row.connection_id)
-        if connection is None:
-            return self._yield(row)
+        provider = str(connection.provider) if connection else "none"
+        if row.attempts == 0 and row.due_at is not None:
+            self._metrics.observe(PUSH_WAIT, max(0, self._store.now() - row.due_at) / SECOND)
+        with self._tracer.span("push", link=row.traceparent, provider=provider, request_id=row.request_id) as span:
+            outcome, reason = (self._yield(row), "OK") if connection is None else self._push(row, connection)
+            span.set(outcome=outcome, reason=reason, attempts=row.attempts + 1)
+            if reason != "OK":
+                span.failed()
+        self._metrics.count(PUSHES, provider, outcome, reason)
+        _log.info(
+            "push",
+            extra={
+                "organization": row.organization_id,
+                "connection": row.connection_id,
+                "provider": provider,
+                "wanted": row.wanted,
+                "outcome": outcome,
+                "reason": reason,
+                "attempts": row.attempts + 1,
+                "duration_ms": round((time.perf_counter() - began) * 1000, 1),
+            },
+        )
+        return outcome
+
+    def _push(self, row: OutboxRow, connection: Connection) -> tuple[str, str]:
+        """The outcome, and the reason of a failure."""
         try:
             with self._grants.use(connection) as link:
                 if row.wanted == "present":
@@ -90,26 +131,27 @@ class Pushes:
                     self._absent(row, link)
                     outcome = self._finish(row, Happening.TAKEN_OUT, None)
             self._grants.went_well([connection])
-            return outcome
+            return outcome, "OK"
         except LeaseLost:
-            return self._yield(row)
+            return self._yield(row), "OK"
         except NotFound:
             # Disconnected under our hands; the row is detached and no longer ours.
-            return self._yield(row)
+            return self._yield(row), "OK"
         except NeedsReauth as error:
             # It waits without a due time; the renewal of the connection makes it due.
             outcome = self._put_off(row, error, due_at=None)
             self._due_if_renewed(row)
-            return outcome
+            return outcome, error.reason
         except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
             if row.wanted == "absent" and isinstance(error, CalendarGone):
-                return self._finish(row, Happening.TAKEN_OUT, None)
-            return self._refused(row, error)
+                return self._finish(row, Happening.TAKEN_OUT, None), "OK"
+            return self._refused(row, error), error.reason
         except CalendarError as error:
-            return self._defer(row, error)
+            return self._defer(row, error), error.reason
         except Exception:
             _log.exception("push_broke", extra={"connection": row.connection_id})
-            return self._defer(row, ProviderUnavailable("The push failed for a reason inside this service."))
+            broken = ProviderUnavailable("The push failed for a reason inside this service.")
+            return self._defer(row, broken), "INTERNAL"
 
     def _present(self, row: OutboxRow, link: Link) -> tuple[OutboxRow, RemoteEvent]:
         booking = self._booking(row)

@@ -38,6 +38,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content, unpack_track
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
+from calendar_server.metrics import REFRESHES, Metrics
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Refreshed, Remembered
 from calendar_server.store.mirror import BusyRow, Learned
 from calendar_server.store.store import Store
@@ -152,6 +153,7 @@ class Refresher:
         horizon_days: int,
         reconcile_s: float,
         learn: Learn,
+        metrics: Metrics | None = None,
     ):
         self._store = store
         self._grants = grants
@@ -159,6 +161,7 @@ class Refresher:
         self._horizon = horizon_days * DAY
         self._reconcile = round(reconcile_s * SECOND)
         self._learn = learn
+        self._metrics = metrics or Metrics()
         self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
         self._lock = threading.Lock()
         self._flights: dict[ConnectionId, _Flight] = {}
@@ -357,6 +360,7 @@ class Refresher:
             for flight in landed:
                 connection = flight.need.connection
                 for calendar_id, result in results[flight].items():
+                    self._count(connection, result)
                     if isinstance(result, CalendarError):
                         flight.errors[calendar_id] = result
                         continue
@@ -386,6 +390,17 @@ class Refresher:
             for calendar_id, result in results[flight].items():
                 if isinstance(result, _Result) and result.refreshed.read is not None:
                     self._learn(flight.need.connection, calendar_id, result.refreshed.read, flight.began_at)
+
+    def _count(self, connection: Connection, result: _Result | CalendarError) -> None:
+        provider = str(connection.provider)
+        if isinstance(result, CalendarError):
+            self._metrics.count(REFRESHES, provider, "failed", result.reason)
+            _log.info(
+                "refresh_failed", extra={"connection": connection.id, "provider": provider, "reason": result.reason}
+            )
+            return
+        outcome = "full" if result.full else "unchanged" if result.refreshed.read is None else "changed"
+        self._metrics.count(REFRESHES, provider, outcome, "OK")
 
     def _note_failures(self, flight: _Flight, blocking: frozenset[CalendarId], now: Instant) -> None:
         failed = {each: error for each, error in flight.errors.items() if each in blocking}

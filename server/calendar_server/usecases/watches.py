@@ -40,6 +40,7 @@ from calendar_server.errors import (
     NotFound,
     StoreUnavailable,
 )
+from calendar_server.metrics import NOTIFICATIONS, Metrics
 from calendar_server.providers.base import Deadline, Link, Secret, Watcher
 from calendar_server.store.store import Store
 from calendar_server.store.watches import WatchedConnection, WatchRow
@@ -111,8 +112,10 @@ class Watches:
         changed: Changed,
         used_s: float = USED_S,
         connections_most: int = CONNECTIONS_MOST,
+        metrics: Metrics | None = None,
     ):
         self._store = store
+        self._metrics = metrics or Metrics()
         self._grants = grants
         self._sources = dict(sources)
         self._notes = Notes(changed)
@@ -284,6 +287,7 @@ class Watches:
         """
         id = headers.get("x-goog-channel-id", "")
         row = self._verified([(id, headers.get("x-goog-channel-token", ""))]).get(id)
+        self._metrics.count(NOTIFICATIONS, "google", "forged" if row is None else "believed")
         # "sync" says that the channel was opened, and nothing has changed.
         if row is not None and headers.get("x-goog-resource-state", "") != "sync":
             self._notes.note(row.connection_id, row.calendar_id)
@@ -299,6 +303,7 @@ class Watches:
         rows = self._verified([(id, secret) for secret, (id, _) in told.items()])
         for id, events in told.values():
             row = rows.get(id)
+            self._metrics.count(NOTIFICATIONS, "microsoft", "forged" if row is None else "believed")
             if row is not None:
                 self._take(row, events)
 
