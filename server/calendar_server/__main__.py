@@ -1,4 +1,5 @@
-"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | doctor."""
+"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | bookings |
+retry | doctor."""
 
 from __future__ import annotations
 
@@ -69,9 +70,47 @@ def _parser() -> argparse.ArgumentParser:
     rotate = commands.add_parser("rotate-keys", help="seal everything anew with the first of CALENDAR_MASTER_KEYS")
     rotate.set_defaults(run=_rotate_keys)
 
+    parked = commands.add_parser("bookings", help="list pushes that failed or have waited for long")
+    parked.add_argument("--parked", action="store_true", required=True, help="those that somebody should look at")
+    parked.add_argument("--organization", metavar="NAME", help="only those of this one")
+    parked.add_argument(
+        "--waiting-min", type=float, default=15, metavar="MINUTES", help="how long is long, for pending ones [15]"
+    )
+    parked.add_argument("--limit", type=_positive, default=200, help="at most so many [200]")
+    parked.add_argument("--json", action="store_true", help="for scripts")
+    parked.set_defaults(run=_bookings)
+
+    retry = commands.add_parser("retry", help="try pushes again now; safe while the service runs")
+    which = retry.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "booking", metavar="BOOKING", nargs="?", help="the id of a booking: its failed and pending pushes"
+    )
+    which.add_argument("--all-failed", action="store_true", help="every push that failed")
+    retry.add_argument("--organization", metavar="NAME", help="only of this one")
+    retry.set_defaults(run=_retry)
+
     doctor = commands.add_parser("doctor", help="look at settings, database and keys, and say what is wrong")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _bookings(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server.commands_parked import bookings
+
+    return bookings(config, options)
+
+
+def _retry(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server.commands_parked import retry
+
+    return retry(config, options)
 
 
 def _serve(config: Config, options: argparse.Namespace) -> None:

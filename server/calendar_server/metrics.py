@@ -239,7 +239,7 @@ class Metrics:
         (histogram.labels(*words) if words else histogram).observe(value)
 
     def told(self, measure: Measure, told: Told) -> None:
-        """Ask ``told`` for the values at every scrape, and no longer who was asked before. While it raises, there are none."""
+        """Ask ``told`` at every scrape, and no longer who was asked before. While it raises, there are no values."""
         former = self._told.pop(measure.name, None)
         if former:
             self._registry.unregister(former)

@@ -204,3 +204,32 @@ def test_with_several_processes_one_scrape_tells_of_all(tmp_path: Path) -> None:
     finally:
         postgres.stop()
     assert found == {"server", "server-2", "worker"}
+
+
+def test_parked_pushes_are_listed_and_retried_while_the_service_runs(
+    service: Running, stub: Stub, person: Person
+) -> None:
+    calendar = person.make_calendar()
+    connection = stub.connect(person)
+    with person.dav() as client:
+        client.delete(calendar).raise_for_status()
+    answer = book(stub, connection.id, "parked-1")
+    assert answer.events[0].state == booking_pb2.BOOKING_EVENT_STATE_FAILED
+    listed = service.command("bookings", "--parked", "--json", "--organization", "acme")
+    (row,) = [each for each in json.loads(listed.stdout)["data"] if each["booking_id"] == "parked-1"]
+    assert (row["connection_id"], row["state"], row["reason"]) == (connection.id, "failed", "CALENDAR_GONE")
+    table = service.command("bookings", "--parked").stdout
+    assert "parked-1" in table
+    assert "Secret interview" not in table + listed.stdout
+    person.make_calendar()
+    retried = service.command("retry", "parked-1", "--organization", "acme")
+    assert (retried.returncode, retried.stdout) == (0, "1 push is tried again now.\n")
+    eventually(lambda: len(person.events(calendar)) == 1)
+
+
+def test_what_cannot_be_retried_is_told(service: Running) -> None:
+    answer = service.command("retry", "no-such-booking")
+    assert (answer.returncode, answer.stderr) == (
+        1,
+        "There is no such booking. `calendar-server bookings --parked` lists those to retry.\n",
+    )

@@ -20,6 +20,7 @@ from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
+from calendar_server.store.parked import Parked
 from calendar_server.store.watches import Watches
 
 __all__ = ["AlreadyThere", "Store", "StoreError"]
@@ -36,6 +37,7 @@ class Store:
         self.connections = Connections(database)
         self.bookings = Bookings(database)
         self.outbox = Outbox(database)
+        self.parked = Parked(database)
         self.oauth_states = OAuthStates(database)
         self.leases = Leases(database)
         self.mirror = Mirror(database)
