@@ -89,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("--organization", metavar="NAME", help="only of this one")
     retry.set_defaults(run=_retry)
 
-    doctor = commands.add_parser("doctor", help="look at settings, database and keys, and say what is wrong")
+    doctor = commands.add_parser("doctor", help="look at the installation, or at a connection, and say what is wrong")
+    doctor.add_argument("connection", metavar="CONNECTION", nargs="?", help="its id: look at this one, step by step")
+    doctor.add_argument(
+        "--no-write", action="store_true", help="leave out the test that writes an event and removes it"
+    )
+    doctor.add_argument("--json", action="store_true", help="for scripts")
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -187,13 +192,9 @@ def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:
-    from calendar_server.doctor import examine
+    from calendar_server.doctor import run
 
-    failed = 0
-    for step, problem in examine(config):
-        print(f"{'FAIL' if problem else 'ok  '}  {step}{': ' + problem if problem else ''}")
-        failed += bool(problem)
-    return 1 if failed else 0
+    return run(config, options)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from calendar_server.usecases.authorizations import Authorizations, OAuthProvide
 from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.diagnosis import Diagnosis, Upstream
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
@@ -76,6 +77,7 @@ class Service:
     bookings: Bookings
     pushes: Pushes
     watches: Watches
+    diagnosis: Diagnosis
     egress: Egress
     expander: Expander
 
@@ -230,9 +232,25 @@ def build(
         # A push must end well before its lease does.
         pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2, metrics=metrics, tracer=tracer),
         watches=watches,
+        diagnosis=Diagnosis(store, grants, providers, egress, _upstreams(config)),
         egress=egress,
         expander=expander,
     )
+
+
+def _upstreams(config: Config) -> dict[ProviderName, Upstream]:
+    """Where the doctor looks for OAuth providers."""
+    consent_url = _admin_consent_url(config).replace("{tenant}", "organizations")
+    return {
+        ProviderName.GOOGLE: Upstream(config.google_api_url),
+        ProviderName.MICROSOFT: Upstream(
+            config.microsoft_graph_url, f"{consent_url}?client_id={config.microsoft_client_id}"
+        ),
+    }
+
+
+def _admin_consent_url(config: Config) -> str:
+    return config.microsoft_authorize_url.removesuffix("/oauth2/v2.0/authorize") + "/adminconsent"
 
 
 def _sources(config: Config, google: GoogleProvider, microsoft: MicrosoftProvider) -> dict[ProviderName, Source]:
@@ -286,7 +304,7 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
         token_url=config.microsoft_token_url,
         scopes=("openid", "email", "offline_access", "User.Read", "Calendars.ReadWrite", "MailboxSettings.Read"),
         extra={"prompt": "select_account"},
-        admin_consent_url=config.microsoft_authorize_url.removesuffix("/oauth2/v2.0/authorize") + "/adminconsent",
+        admin_consent_url=_admin_consent_url(config),
     )
     provider = MicrosoftProvider(
         egress,

@@ -26,6 +26,7 @@ from calendar_server.providers.addresses import AllowList, UrlParts, canonical_h
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress_gate import Gate, Resolver, system_resolver
 from calendar_server.providers.egress_line import Answer, Line, Origin, Question, StaleLine, broken, keep_quiet
+from calendar_server.providers.egress_probe import Handshake, look
 from calendar_server.providers.egress_wire import Allowance, AnswerTooLarge, client_context
 
 __all__ = [
@@ -133,6 +134,12 @@ class Egress:
                 if method not in _REPEATABLE:
                     raise broken() from None
         return self._ask(Line(origin, question.parts, self._gate, self._tls, self._clock()), question, limit)
+
+    def probe(self, url: str, deadline: Deadline, *, trusted: bool = False) -> Handshake:
+        """Look at the certificate of the URL's host, and ask nothing. Raises what ``check`` raises."""
+        parts, limit = _parts(url), self._limit(deadline)
+        addresses = self._gate.addresses(parts, limit, trusted=trusted)
+        return look(addresses, parts.host, parts.port, self._tls, limit)
 
     def close(self) -> None:
         """End the kept lines. Exchanges under way end by themselves; nothing is kept any more."""

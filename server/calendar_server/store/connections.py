@@ -79,6 +79,10 @@ class Connections:
         """The live one with this id."""
         return self._one(C.organization_id == organization_id, C.id == connection_id)
 
+    def find(self, connection_id: ConnectionId) -> Connection | None:
+        """The live connection with this id, whoever's it is: for operators, never for callers."""
+        return self._one(C.id == connection_id)
+
     def get_for_update(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection | None:
         """The live one with this id, as nobody else will change it before the transaction ends."""
         query = C.select(*_COLUMNS).where(_LIVE, C.organization_id == organization_id, C.id == connection_id)
