@@ -239,9 +239,11 @@ def _public_url(config: Config, running: bool) -> Finding:
         return failed(step, "PUBLIC_URL_PLAIN", "Browsers bring codes to it, and providers post to https only.")
     if not running:
         return Finding(step, "skipped", message="No server runs here that could answer.")
-    if not _healthy(config.public_url.rstrip("/")):
-        return failed(step, "PUBLIC_URL_NOT_REACHED", "It does not lead to the server that runs here.")
     oauth = config.google_client_id or config.microsoft_client_id
+    if not _healthy(config.public_url.rstrip("/")):
+        # Without OAuth nobody is sent there.
+        wrong = failed if oauth else warning
+        return wrong(step, "PUBLIC_URL_NOT_REACHED", "It does not lead to the server that runs here.")
     if local and oauth:
         return warning(step, "PUBLIC_URL_LOCAL", "Providers cannot reach it to tell of changes.")
     return Finding(step)

@@ -13,6 +13,7 @@ import http.server
 import re
 import secrets
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,6 +147,7 @@ class StrangeDav:
         self.password = PASSWORD
         self.redirects: dict[str, tuple[int, str]] = {}
         self.refused_logins = 0
+        self.clock_ahead_s = 0
         self.port = 0
         self.lock = threading.RLock()
         self.ended = threading.Event()
@@ -626,6 +628,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         if whole.status != 204:
             self.wfile.write(content)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(
+            (time.time() if timestamp is None else timestamp) + self.server.dav.clock_ahead_s
+        )
 
     def log_message(self, format: str, *args: object) -> None:
         return
