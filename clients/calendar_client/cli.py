@@ -17,6 +17,7 @@ from rich.text import Text
 from calendar_client.cli_booking import book, booking, cancel, reschedule
 from calendar_client.cli_busy import busy
 from calendar_client.cli_connect import connect
+from calendar_client.cli_doctor import doctor
 from calendar_client.cli_errors import EXIT_CODES, exit_code, show
 from calendar_client.cli_json import JsonValue, as_json
 from calendar_client.cli_session import Session, account_text, clean, group_options, shared_options
@@ -182,7 +183,7 @@ def _confirm(everything: bool, yes: bool, names: Sequence[str]) -> None:
         raise click.UsageError("--all needs --yes where nobody can be asked.")
 
 
-for _command in (connect, busy, watch, book, reschedule, cancel, booking):
+for _command in (connect, busy, watch, book, reschedule, cancel, booking, doctor):
     cli.add_command(_command)
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from calendar_client.cli import cli
 from calendar_server import app
 from calendar_server.config import Config
 from calendar_server.core.model import Connection, ConnectionId, Preset
@@ -452,3 +454,62 @@ def test_redirect_uris_are_missed_only_where_a_provider_needs_them(tmp_path: Pat
     assert "redirect URIs" not in found_in(migrated(tmp_path))
     config = migrated(tmp_path, google_client_id="id", google_client_secret="secret")
     assert found_in(config)["redirect URIs"].code == "NO_REDIRECT_URIS"
+
+
+# calendarctl
+
+
+def calendarctl(service: Running, *arguments: str) -> Result:
+    environment = {"CALENDAR_ADDRESS": service.address, "CALENDAR_API_KEY": service.key(), "COLUMNS": "200"}
+    return CliRunner().invoke(cli, ["doctor", *arguments], env=environment)
+
+
+def test_callers_can_look_at_a_connection_themselves(service: Running, stub: Stub, person: Person) -> None:
+    calendar = person.make_calendar()
+    person.put(calendar, "own", f"{span(at(9), at(10))}\nSUMMARY:Dentist")
+    connection = stub.connect(person)
+    done = calendarctl(service, connection.id)
+    assert done.exit_code == 0, done.output
+    steps = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert steps == [
+        "ok    connection",
+        "ok    sign-in",
+        "ok    calendars",
+        "ok    read (1 of 1)",
+        "ok    clock",
+        "ok    write",
+    ]
+    assert "Dentist" not in done.output
+    assert len(person.events(calendar)) == 1
+
+
+def test_callers_learn_what_is_wrong_and_what_to_do(service: Running, stub: Stub, person: Person) -> None:
+    calendar = person.make_calendar()
+    connection = stub.connect(person)
+    with person.dav() as client:
+        client.delete(calendar).raise_for_status()
+    done = calendarctl(service, connection.id, "--json")
+    assert done.exit_code == 5
+    told = json.loads(done.stdout)
+    failed = {each["step"]: each["code"] for each in told["findings"] if each["level"] == "failed"}
+    assert told["ok"] is False
+    assert failed == {
+        "calendars": "NO_CALENDARS",
+        "calendars that block": "CALENDAR_GONE",
+        "calendar for bookings": "CALENDAR_GONE",
+        "read (1 of 1)": "CALENDAR_GONE",
+        "write": "CALENDAR_GONE",
+    }
+
+
+def test_callers_are_told_of_a_connection_that_is_not_there(service: Running) -> None:
+    done = calendarctl(service, "cal_nothing")
+    assert done.exit_code == 3
+    assert "There is no such connection" in done.output
+
+
+def test_callers_can_leave_the_write_test_out(service: Running, stub: Stub, person: Person) -> None:
+    person.make_calendar()
+    connection = stub.connect(person)
+    done = calendarctl(service, connection.id, "--no-write")
+    assert (done.exit_code, "skip  write: Not asked for." in done.stdout) == (0, True)
