@@ -105,13 +105,12 @@ class Bookings:
     def sync(self, caller: Caller, command: SyncCommand) -> BookingReport:
         """Accept a revision and wait for its pushes. Committed before it is acknowledged."""
         deadline = self._availability.deadline(caller)
+        cause = Cause(caller.request_id, self._tracer.current())
         for _ in range(READS_MOST):
             reads = self._reads_for(caller, command, deadline) if command.require_free else None
             try:
                 with self._store.transaction():
-                    self._accept(
-                        caller.organization_id, command, reads, Cause(caller.request_id, self._tracer.current())
-                    )
+                    self._accept(caller.organization_id, command, reads, cause)
                 break
             except _Outdated:
                 continue
