@@ -40,9 +40,7 @@ KEYS = (
     "http",
     "pid",
     "route",
-    "process",
     "wanted",
-    "check",
 )
 """The keys a log line may have beside time, level, event and what is told of an exception."""
 

@@ -309,7 +309,7 @@ def test_what_both_doors_answer_is_one_thing(service: Running, key: str, caller:
     same = stub("List", pb.ListRequest(ids=[identity])).data[0]  # type: ignore[attr-defined]
     stub.close()
     assert same.id == identity
-    assert 'calendar_calls_total{code="OK",rpc="List"}' in caller.get("/metrics").text
+    assert 'calendar_calls_total{code="OK",process="server",rpc="List"}' in caller.get("/metrics").text
 
 
 def test_a_key_that_is_revoked_is_dead(service: Running) -> None:
