@@ -273,7 +273,9 @@ def test_a_stream_is_one_line_in_the_log_and_one_in_the_metrics(world: World) ->
         told = ends_of(lines(), "counted")
     assert [(line["rpc"], line["code"], line["count"]) for line in told] == [("WatchBusy", "CANCELLED", 2)]
     assert told[0]["organization"] == "org_one"
-    assert 'calendar_calls_total{code="CANCELLED",process="server",rpc="WatchBusy"} 1.0' in world.metrics.text().decode()
+    assert (
+        'calendar_calls_total{code="CANCELLED",process="server",rpc="WatchBusy"} 1.0' in world.metrics.text().decode()
+    )
 
 
 def test_an_error_is_told_with_its_code_and_reason(world: World) -> None:
