@@ -64,6 +64,10 @@ class ResourceBusy:
     unreadable: tuple[UnreadableEvent, ...] = ()
 
 
+Vote = tuple[str, str]
+"""What one resource says about the calendar's zone: its X-WR-TIMEZONE, and the zone in which it starts; empty where it
+says nothing that is understood."""
+
 _ABOVE_ALL_EVENTS = 10**9
 _X_WR_TIMEZONE = re.compile(r"^X-WR-TIMEZONE(?:;[^:\r\n]*)?:([^\r\n]+)", re.I | re.M)
 _START_ZONE = re.compile(r'^DTSTART;(?:[^:\r\n]*;)?TZID=("[^"\r\n]*"|[^;:\r\n]+)', re.I | re.M)
@@ -74,7 +78,7 @@ def floating_zone(resources: Iterable[Resource], calendar_timezone: str) -> str:
 
     The first that is understood: ``calendar_timezone``, X-WR-TIMEZONE, the zone that most of the events name, UTC.
     """
-    return own_zone(calendar_timezone) or elected(zone_votes(resources))
+    return own_zone(calendar_timezone) or elected(map(zone_vote, resources))
 
 
 def own_zone(calendar_timezone: str) -> str:
@@ -86,20 +90,25 @@ def own_zone(calendar_timezone: str) -> str:
     return known.name if known else calendar_timezone
 
 
-def zone_votes(resources: Iterable[Resource]) -> Counter[str]:
-    """What speaks for which zone: an event for the one it starts in, X-WR-TIMEZONE for its own, before all events."""
-    votes: Counter[str] = Counter()
-    for resource in resources:
-        if (match := _X_WR_TIMEZONE.search(resource.text)) and (zone := named(match[1])):
-            votes[zone.name] += _ABOVE_ALL_EVENTS
-        if match := _START_ZONE.search(resource.text):
-            votes[match[1]] += 1
-    return votes
+def zone_vote(resource: Resource) -> Vote:
+    """What a resource says about the calendar's zone."""
+    told, start = _X_WR_TIMEZONE.search(resource.text), _START_ZONE.search(resource.text)
+    zone = named(told[1]) if told else None
+    return zone.name if zone else "", start[1] if start and named(start[1]) else ""
 
 
-def elected(votes: Counter[str]) -> str:
-    """The IANA name of the zone with most votes, of those that are understood; else UTC."""
-    for tzid, _ in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
+def elected(votes: Iterable[Vote]) -> str:
+    """The IANA name of the zone with most votes: an X-WR-TIMEZONE comes before all events. Without votes UTC.
+
+    Votes are all that it takes: who keeps one of each resource elects as if all of their texts were read again.
+    """
+    tally: Counter[str] = Counter()
+    for (told, start), times in Counter(votes).items():
+        if told:
+            tally[told] += times * _ABOVE_ALL_EVENTS
+        if start:
+            tally[start] += times
+    for tzid, _ in sorted(tally.items(), key=lambda vote: (-vote[1], vote[0])):
         if (zone := named(tzid)) is not None:
             return zone.name
     return UTC_ZONE.name
