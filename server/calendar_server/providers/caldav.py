@@ -176,7 +176,8 @@ class CaldavProvider:
         texts = read_texts(session, calendar_id, self._calendar_events)
         expanded = self._expand(texts, reading, deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
-        memory = pack(signals, _known(texts, expanded, Known(expanded.floating, others=others)))
+        known = _known(texts, expanded, Known(expanded.floating, others=others))
+        memory = pack(replace(signals, settled=not texts.empty), known)
         return Refreshed(replace(expanded.read, event_ids=texts.event_ids), memory)
 
     def _replace(
@@ -212,7 +213,7 @@ class CaldavProvider:
             kept.keys(), expanded.read.events, expanded.read.unreadable
         )
         read = CalendarRead(picture.events, picture.unreadable, frozenset(now.etags))
-        return Refreshed(read, pack(signals, now))
+        return Refreshed(read, pack(replace(signals, settled=not texts.empty), now))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """We name the resources that we make."""

@@ -32,12 +32,16 @@ _TOKEN_MOST = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """``basis`` is what the reading depends on besides the calendar itself. All but ``sync_token`` are fingerprints."""
+    """``basis`` is what the reading depends on besides the calendar itself. All but ``sync_token`` are fingerprints.
+
+    Not ``settled``: the server handed out no text for some event, and may do so soon though nothing changes.
+    """
 
     basis: str
     zone: str
     ctag: str = ""
     sync_token: str = ""
+    settled: bool = True
 
     @property
     def tell(self) -> bool:
@@ -128,7 +132,7 @@ def _told(known: Known) -> object:
 
 
 def _joined(signals: Signals, resources: bytes) -> bytes:
-    head = _packed((signals.basis, signals.zone, signals.ctag, signals.sync_token))
+    head = _packed((signals.basis, signals.zone, signals.ctag, signals.sync_token, signals.settled))
     memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))
     return memory if len(memory) <= MEMORY_BYTES else b""
 
