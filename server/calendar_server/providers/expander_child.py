@@ -33,8 +33,8 @@ from calendar_server.core.model import Interval
 
 T = TypeVar("T")
 
-OCCURRENCES_MAX = 20_000
-"""Of one resource in a window."""
+OCCURRENCES_MAX = 50_000
+"""Of one resource in a window. An hourly event in a window of five years has as many."""
 
 _KILL_FACTOR = 1.5
 """The kernel ends the child after this many times ``event_s``."""
