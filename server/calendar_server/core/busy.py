@@ -18,7 +18,7 @@ from calendar_server.core.blocking import Standing, judge
 from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable, read_event
 from calendar_server.core.ical import Component, NotACalendar, parse
 from calendar_server.core.intervals import touches
-from calendar_server.core.model import BlockReason, BusyEvent, EventId, Interval, UnreadableEvent
+from calendar_server.core.model import BlockReason, BusyEvent, EventId, Instant, Interval, UnreadableEvent
 from calendar_server.core.series import (
     Keys,
     Occurrence,
@@ -156,8 +156,11 @@ def _read(resource: Resource, reading: Reading, floating: Zone, limit: int) -> R
         report.problem(Unreadable(document.damage))
     if len(report.events) > 2 * limit:
         return _unreadable(resource, f"The resource has more than {limit} occurrences.")
-    events = sorted(set(report.events), key=lambda event: (event.start, event.end, event.reason))
-    return ResourceBusy(tuple(events), tuple(report.unreadable))
+    events = tuple(
+        BusyEvent(start, end, reason, resource.event_id, tentative)
+        for start, end, reason, tentative in sorted(set(report.events))
+    )
+    return ResourceBusy(events, tuple(report.unreadable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,7 @@ class _Report:
     def __init__(self, event_id: EventId, window: Interval):
         self._event_id = event_id
         self._window = window
-        self.events: list[BusyEvent] = []
+        self.events: list[tuple[Instant, Instant, BlockReason, bool]] = []
         self.unreadable: list[UnreadableEvent] = []
 
     def problem(self, problem: Unreadable) -> None:
@@ -216,20 +219,26 @@ class _Report:
                     else None,
                 )
             )
-        for each in found:
-            if each.event.certain:
-                self._add(each)
+        since, until = self._window
+        for start, end, event in found:
+            if not event.certain:
+                continue
+            if start < end and not event.travel:
+                # What nearly all of them are.
+                if start < until and since < end:
+                    self.events.append((start, end, event.standing.reason, event.standing.tentative))
+            else:
+                self._add(start, end, event)
 
-    def _add(self, occurrence: Occurrence) -> None:
-        event = occurrence.event
+    def _add(self, start: Instant, end: Instant, event: Event) -> None:
         reason, tentative = event.standing.reason, event.standing.tentative
-        if occurrence.start == occurrence.end and reason.blocks:
+        if start == end and reason.blocks:
             reason, tentative = BlockReason.ZERO_LENGTH, False
-        if touches(Interval(occurrence.start, occurrence.end), self._window):
-            self.events.append(BusyEvent(occurrence.start, occurrence.end, reason, self._event_id, tentative))
-        way = Interval(occurrence.start - event.travel, occurrence.start)
+        if touches(Interval(start, end), self._window):
+            self.events.append((start, end, reason, tentative))
+        way = Interval(start - event.travel, start)
         if event.travel and reason.blocks and touches(way, self._window):
-            self.events.append(BusyEvent(way.start, way.end, BlockReason.TRAVEL, self._event_id, tentative))
+            self.events.append((way.start, way.end, BlockReason.TRAVEL, tentative))
 
 
 def _by_uid(calendars: Iterable[Component], addresses: frozenset[str]) -> Iterable[list[_Piece]]:

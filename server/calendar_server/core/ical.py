@@ -12,7 +12,6 @@ The reader is lenient where leniency cannot hide an event, and notes damage wher
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,8 +43,13 @@ _KEPT = _DATES | {
 _READ_INSIDE = frozenset({"VCALENDAR", "VEVENT", "VTIMEZONE", "STANDARD", "DAYLIGHT"})
 """Of other components (alarms above all) nothing is kept: an alarm's DURATION is not its event's."""
 
-_NAME = re.compile(r"\s*(?:[A-Za-z0-9_-]+\.)?([A-Za-z0-9-]+)\s*[;:]")
-_NAME_WITHOUT_VALUE = re.compile(r"\s*(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-])")
+_LINE = re.compile(
+    r"^[^\S\n]*(?:(?ai:(?:[a-z0-9_-]+\.)?(BEGIN|END|" + "|".join(sorted(_KEPT)) + r"))[^\S\n]*[;:]"
+    r"|(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-]|[^\S\n]*[;:]))([^\n]*)",
+    re.M,
+)
+"""A content line that is kept; or, without a group, one that lacks its value and should not."""
+_FOLD = re.compile(r"\n+[ \t]")
 _QUOTED_HEAD = re.compile(r'((?:"[^"]*"|[^":])*):')
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9-]+)\s*=((?:"[^"]*"|[^;"])*)')
 
@@ -100,22 +104,15 @@ class Document:
     damage: str = ""
 
 
-def unfolded(text: str) -> Iterator[str]:
-    """The content lines of a text: line ends may be CRLF, LF or CR; empty lines are dropped.
+def unfolded(text: str) -> str:
+    """The content lines of a text, one a line: line ends may be CRLF, LF or CR; empty lines may be left.
 
     Folding inside a UTF-8 sequence does no harm when the bytes were decoded with ``surrogateescape``: the halves meet
     again here, in values that are not shown.
     """
-    parts: list[str] = []
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        if line[:1] in (" ", "\t"):
-            parts.append(line[1:])
-        elif line:
-            if parts:
-                yield "".join(parts)
-            parts = [line]
-    if parts:
-        yield "".join(parts)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _FOLD.sub("", text) if "\n " in text or "\n\t" in text else text
 
 
 def parse(text: str) -> Document:
@@ -123,19 +120,19 @@ def parse(text: str) -> Document:
     calendars: list[Component] = []
     stack: list[Component] = []
     damage = ""
-    for line in unfolded(text.lstrip("\ufeff\x00 \t\r\n")):
-        match = _NAME.match(line)
-        if match is None:
-            if stack and _NAME_WITHOUT_VALUE.match(line):
+    for match in _LINE.finditer(unfolded(text.lstrip("\ufeff\x00 \t\r\n"))):
+        found, rest = match.groups()
+        if found is None:
+            if stack:
                 stack[-1].damage = "a line without a value"
             continue
-        name = match[1].upper()
+        name = found.upper()
         if name == "BEGIN":
-            damage = _begin(line[match.end() :].strip().upper(), stack, calendars) or damage
+            damage = _begin(rest.strip().upper(), stack, calendars) or damage
         elif name == "END":
-            _end(line[match.end() :].strip().upper(), stack)
-        elif stack and name in _KEPT and stack[-1].name in _READ_INSIDE:
-            stack[-1].properties.setdefault(name, []).append(_property(name, line))
+            _end(rest.strip().upper(), stack)
+        elif stack and stack[-1].name in _READ_INSIDE:
+            stack[-1].properties.setdefault(name, []).append(_property(name, match[0]))
     if not calendars:
         raise NotACalendar("The text is not a calendar.")
     if stack:

@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable
 from calendar_server.core.ical import Component, Property
@@ -55,6 +56,7 @@ DAYS_MAX = 4_000
 """Days looked at one by one for a rule within the day. Windows have at most five years."""
 
 _STEP_S = {Freq.HOURLY: 3600, Freq.MINUTELY: 60, Freq.SECONDLY: 1}
+_RECURRENCE = frozenset({"RRULE", "RDATE", "EXDATE", "EXRULE"})
 _LAST_SECOND = time(23, 59, 59)
 
 
@@ -87,8 +89,7 @@ class Range:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """One occurrence, unclipped, and the event that shapes it."""
 
     start: Instant
@@ -96,8 +97,7 @@ class Occurrence:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class _Original:
+class _Original(NamedTuple):
     local: datetime
     end: Instant | None = None
     """The end of a period given by RDATE."""
@@ -138,6 +138,10 @@ def expand(
     ``ranges`` ascend. Raises ``Unreadable`` where the occurrences are not known at all.
     """
     problems: list[Unreadable] = []
+    if not ranges and component.properties.keys().isdisjoint(_RECURRENCE):
+        only = single(event)
+        alone = touches_with_travel(only, reach(event, context)) and not replaced.has(only.start, event.start.local)
+        return [only] if alone else [], problems
     search = _search(event, ranges, context)
     blocks = None if ranges else _often(event, component, replaced, search, context, problems)
     if blocks is not None:
@@ -150,13 +154,19 @@ def expand(
         keep = originals
     starts = [each.since for each in ranges]
     found: list[Occurrence] = []
+    window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
     for at in sorted(keep):
         original = keep[at]
-        if replaced.has(at, original.local):
+        if replaces and replaced.has(at, original.local):
             continue
-        governing = bisect_right(starts, at)
-        occurrence = _moved(at, original, event, ranges[governing - 1]) if governing else _plain(at, original, event)
-        if touches_with_travel(occurrence, reach(occurrence.event, context)):
+        governing = bisect_right(starts, at) if starts else 0
+        if governing:
+            occurrence = _moved(at, original, event, ranges[governing - 1])
+            touching = touches_with_travel(occurrence, reach(occurrence.event, context))
+        else:
+            occurrence = _plain(at, original, event)
+            touching = touches_with_travel(occurrence, window)
+        if touching:
             found.append(occurrence)
             if len(found) > context.limit:
                 raise _too_much(event, component, f"it happens more than {context.limit} times")

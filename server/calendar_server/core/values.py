@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.ical import Property
 
@@ -18,8 +19,7 @@ class BadValue(ValueError):
     """A value is not what its property asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A date, or a date with time, as written. ``local`` is naive, midnight for dates.
 
     ``tzid`` is empty for dates, for UTC (a ``Z`` beats a TZID, RFC 5545 section 3.3.5) and for floating times.

@@ -311,7 +311,7 @@ def holds_event(text: str) -> bool:
     """Whether a text may hold an event: False for to-dos, journals and the like only."""
     if "BEGIN:VEVENT" in text:
         return True
-    whole = "".join(unfolded(text)).upper()
+    whole = unfolded(text).upper()
     return "VEVENT" in whole or not _OTHER_COMPONENT.search(whole)
 
 
