@@ -7,6 +7,7 @@ machine. `python -m bench.expansion` prints them all.
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import random
 import statistics
@@ -63,7 +64,12 @@ class Samples:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """CPU seconds of this process, so that what else the machine does counts for neither side."""
+    """CPU seconds of this process, so that what else the machine does counts for neither side.
+
+    Nor does the collection of garbage that was there before.
+    """
+    gc.collect()
+    gc.freeze()
     began = time.process_time()
     call()
     return time.process_time() - began

@@ -92,7 +92,12 @@ def own_zone(calendar_timezone: str) -> str:
 
 def zone_vote(resource: Resource) -> Vote:
     """What a resource says about the calendar's zone."""
-    told, start = _X_WR_TIMEZONE.search(resource.text), _START_ZONE.search(resource.text)
+    upper = resource.text.upper()
+    at = upper.find("DTSTART;")
+    if len(upper) != len(resource.text):
+        at = min(at, 0)  # some letters are two in capitals
+    start = _START_ZONE.search(resource.text, at) if at >= 0 else None
+    told = _X_WR_TIMEZONE.search(resource.text) if "X-WR-TIMEZONE" in upper else None
     zone = named(told[1]) if told else None
     return zone.name if zone else "", start[1] if start and named(start[1]) else ""
 

@@ -78,6 +78,8 @@ class Event:
     length: Length
     travel: Instant = 0
     certain: bool = True
+    begins: Instant = 0
+    """When the first occurrence starts."""
 
     @property
     def all_day(self) -> bool:
@@ -86,8 +88,7 @@ class Event:
     @property
     def first(self) -> Interval:
         """The first occurrence."""
-        start = self.zone.instant(self.start.local)
-        return Interval(start, self.end(start, self.start.local))
+        return Interval(self.begins, self.end(self.begins, self.start.local))
 
     def end(self, start: Instant, local: datetime) -> Instant:
         """When an occurrence ends that starts at ``start``, which is ``local`` on the wall. Raises ``OverflowError``."""
@@ -111,8 +112,8 @@ def read_event(component: Component, standing: Standing, context: Context) -> Ev
     repeats = "RRULE" in component.properties or "RDATE" in component.properties
     earliest = None if "RDATE" in component.properties else begin - travel - (0 if zone else EAST)
     try:
-        span, certain = _length(component, start, zone, context)
-        event = Event(standing, start, zone or UTC_ZONE, span, travel, certain)
+        span, certain = _length(component, start, zone, begin, context)
+        event = Event(standing, start, zone or UTC_ZONE, span, travel, certain, begin)
         first = event.first
     except (BadValue, OverflowError) as error:
         raise Unreadable(f"The event's end cannot be read: {error}.", earliest) from error
@@ -140,7 +141,9 @@ def _travel(component: Component) -> Instant:
     return max(0, (travel.days * 86_400 + travel.seconds) * SECOND)
 
 
-def _length(component: Component, start: Moment, zone: Zone | None, context: Context) -> tuple[Length, bool]:
+def _length(
+    component: Component, start: Moment, zone: Zone | None, begin: Instant, context: Context
+) -> tuple[Length, bool]:
     """How long the event takes, and whether all of its zones are understood.
 
     DTEND makes an exact length, DURATION a nominal one (RFC 5545 section 3.8.5.3). Both together are forbidden: DTEND
@@ -161,7 +164,7 @@ def _length(component: Component, start: Moment, zone: Zone | None, context: Con
         return _whole_day(Length(days=(end.local - start.local).days)), True
     # A date as the end of an event that starts at a time is forbidden; its midnight is taken where the start is.
     end_zone = zone if end.is_date or (end.tzid and end.tzid == start.tzid) else context.zone(end)
-    begin, finish = (zone or UTC_ZONE).instant(start.local), (end_zone or UTC_ZONE).instant(end.local)
+    finish = (end_zone or UTC_ZONE).instant(end.local)
     return Length(seconds=(finish - begin) // SECOND), zone is not None and end_zone is not None
 
 

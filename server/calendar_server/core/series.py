@@ -213,7 +213,7 @@ def _often(
             raise TooMuchWork(f"it happens more than {context.limit} times")
     except (TooMuchWork, OverflowError) as error:
         raise _too_much(event, component, str(error)) from error
-    first = event.zone.instant(event.start.local)
+    first = event.begins
     if first not in without:
         # DTSTART counts, also when the rule does not give it.
         blocks.append(single(event))
@@ -363,7 +363,7 @@ def _longest(length: Length) -> Instant:
 def _originals(
     event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
 ) -> dict[Instant, _Original]:
-    found = {event.zone.instant(event.start.local): _Original(event.start.local)}
+    found = {event.begins: _Original(event.start.local)}
     rules, dates = component.all("RRULE"), component.all("RDATE")
     try:
         for at, local in _ruled(rules, event, search, context):
@@ -485,7 +485,7 @@ def _in_absolute_time(rule: Rule, event: Event) -> tuple[Rule, datetime]:
     if rule.until is not None:
         last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
         rule = with_until(rule, last)
-    return rule, naive_local(event.zone.instant(event.start.local))
+    return rule, naive_local(event.begins)
 
 
 def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:

@@ -8,6 +8,7 @@ shared with the parent, so that it knows which event the child was at.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import resource
@@ -100,6 +101,9 @@ _guard: _Guard | None = None
 def start(event_s: float, address_space_bytes: int, progress: ctypes.c_long) -> None:
     """Set up this process before its first task: limits, signals, and its end when the parent ends."""
     global _guard
+    # What is here by now stays: looking through it again and again for garbage would cost as much as reading.
+    gc.collect()
+    gc.freeze()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     _guard = _Guard(event_s, progress)
