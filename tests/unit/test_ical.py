@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import pytest
@@ -169,3 +170,19 @@ def test_an_additional_date_may_be_a_period():
         Addition(moment("20260310T090000Z"), Length(0, 3600)),
         Addition(moment("20260311T090000Z"), moment("20260311T100000Z")),
     ]
+
+
+ZONE_LINES = re.findall(
+    r"\S+",
+    "BEGIN:VCALENDAR BEGIN:VTIMEZONE END:VTIMEZONE END:VTIMEZONEX BEGIN:STANDARD END:STANDARD TZID:Here "
+    "DTSTART:20260101T000000 BEGIN:VEVENT END:VEVENT DTSTART UID:1 END:VCALENDAR TZOFFSETTO:+0100",
+)
+
+
+@given(st.lists(st.sampled_from(ZONE_LINES), max_size=16), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_a_definition_of_a_zone_that_was_met_before_is_read_the_same(lines, ended):
+    whole = ["BEGIN:VTIMEZONE", "TZID:There", "BEGIN:STANDARD", "TZOFFSETTO:+0200", "END:STANDARD", "END:VTIMEZONE"]
+    for inserted in ([], whole):
+        text = "\n".join(["BEGIN:VCALENDAR", *lines, *inserted, *lines[::-1]]) + ("\n" if ended else "")
+        assert parse(text) == parse(text.replace("BEGIN:VTIMEZONE", "begin:VTIMEZONE"))

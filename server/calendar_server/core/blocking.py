@@ -39,7 +39,8 @@ class Standing:
 
 def judge(event: Component, addresses: frozenset[str], *, cancelled: bool = False) -> Standing:
     """Judge one VEVENT for the owner of ``addresses``. ``cancelled``: the whole calendar object is a cancellation."""
-    if not cancelled and event.properties.keys().isdisjoint(_JUDGED):
+    asked = addresses and "ATTENDEE" in event.properties
+    if not cancelled and not asked and event.properties.keys().isdisjoint(_JUDGED):
         return _PLAIN
     status, transparency = _words(event, "STATUS"), _words(event, "TRANSP")
     busy_status = {word for name in _BUSY_STATUS for word in _words(event, name)}
@@ -58,7 +59,7 @@ def judge(event: Component, addresses: frozenset[str], *, cancelled: bool = Fals
     return Standing(BlockReason.TENTATIVE if tentative else BlockReason.BUSY, tentative)
 
 
-_JUDGED = frozenset({"STATUS", "TRANSP", "ATTENDEE", *_BUSY_STATUS})
+_JUDGED = frozenset({"STATUS", "TRANSP", *_BUSY_STATUS})
 _PLAIN = Standing(BlockReason.BUSY)
 
 

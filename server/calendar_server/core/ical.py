@@ -12,6 +12,7 @@ The reader is lenient where leniency cannot hide an event, and notes damage wher
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -127,29 +128,88 @@ def unfolded(text: str) -> str:
 
 def parse(text: str) -> Document:
     """Read a text. Raises ``NotACalendar`` when there is no ``BEGIN:VCALENDAR`` in it, or it is nested too deep."""
-    calendars: list[Component] = []
-    stack: list[Component] = []
-    damage = ""
-    for match in _LINE.finditer("\n" + unfolded(text.lstrip("\ufeff\x00 \t\r\n"))):
-        line, found, rest = match.groups()
-        if found is None:
-            if stack:
-                stack[-1].damage = "a line without a value"
-            continue
-        name = found.upper()
-        if name == "BEGIN":
-            damage = _begin(rest.strip().upper(), stack, calendars) or damage
-        elif name == "END":
-            _end(rest.strip().upper(), stack)
-        elif stack and stack[-1].name in _READ_INSIDE:
-            stack[-1].properties.setdefault(name, []).append(_property(name, line))
-    if not calendars:
-        raise NotACalendar("The text is not a calendar.")
-    if stack:
-        damage = "The text ends early."
-        for component in stack:
-            component.damage = component.damage or "END is missing"
-    return Document(tuple(calendars), damage)
+    reader = _Reader()
+    whole = "\n" + unfolded(text.lstrip("\ufeff\x00 \t\r\n"))
+    at = 0
+    while (begin := whole.find(_ZONE_BEGIN, at)) >= 0:
+        end = whole.find(_ZONE_END, begin)
+        if end < 0:
+            break
+        end += len(_ZONE_END) - 1  # its line feed belongs to the next line
+        reader.read(whole, at, begin)
+        # Every event of a calendar brings the same few definitions along, each longer than the event itself.
+        zone = _zone(whole[begin:end]) if reader.in_calendar and end - begin < _ZONE_MAX else None
+        if zone is not None:
+            reader.stack[0].components.append(zone)
+        else:
+            reader.read(whole, begin, end)
+        at = end
+    reader.read(whole, at, len(whole))
+    return reader.document()
+
+
+_ZONE_BEGIN, _ZONE_END = "\nBEGIN:VTIMEZONE\n", "\nEND:VTIMEZONE\n"
+_ZONE_MAX = 20_000
+
+
+@lru_cache(maxsize=256)
+def _zone(text: str) -> Component | None:
+    """The VTIMEZONE of a text that is one and nothing else; None for any other. Nobody changes it afterwards."""
+    reader = _Reader()
+    try:
+        reader.read(f"\nBEGIN:VCALENDAR{text}\nEND:VCALENDAR")
+        document = reader.document()
+    except NotACalendar:
+        return None
+    if document.damage or len(document.calendars) != 1:
+        return None
+    calendar = document.calendars[0]
+    whole = not calendar.damage and len(calendar.components) == 1 and not calendar.properties
+    return calendar.components[0] if whole and not calendar.components[0].damage else None
+
+
+class _Reader:
+    """Puts lines together to components."""
+
+    __slots__ = ("calendars", "damage", "stack")
+
+    def __init__(self) -> None:
+        self.calendars: list[Component] = []
+        self.stack: list[Component] = []
+        self.damage = ""
+
+    @property
+    def in_calendar(self) -> bool:
+        """Whether nothing is open but one calendar."""
+        return len(self.stack) == 1 and self.stack[0].name == "VCALENDAR"
+
+    def read(self, text: str, at: int = 0, end: int = sys.maxsize) -> None:
+        """Read the lines of a part of the text, each of them after its ``\\n``."""
+        stack = self.stack
+        for match in _LINE.finditer(text, at, end):
+            line, found, rest = match.groups()
+            if found is None:
+                if stack:
+                    stack[-1].damage = "a line without a value"
+                continue
+            name = found.upper()
+            if name == "BEGIN":
+                self.damage = _begin(rest.strip().upper(), stack, self.calendars) or self.damage
+            elif name == "END":
+                _end(rest.strip().upper(), stack)
+            elif stack and stack[-1].name in _READ_INSIDE:
+                stack[-1].properties.setdefault(name, []).append(_property(name, line))
+
+    def document(self) -> Document:
+        """What was read. Raises ``NotACalendar``."""
+        damage = self.damage
+        if not self.calendars:
+            raise NotACalendar("The text is not a calendar.")
+        if self.stack:
+            damage = "The text ends early."
+            for component in self.stack:
+                component.damage = component.damage or "END is missing"
+        return Document(tuple(self.calendars), damage)
 
 
 def _begin(name: str, stack: list[Component], calendars: list[Component]) -> str:

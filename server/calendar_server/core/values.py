@@ -60,9 +60,16 @@ def moment(text: str, tzid: str = "") -> Moment:
 
     The form decides, not VALUE: both ``VALUE=DATE`` with a time and dates without ``VALUE=DATE`` are met in the field.
     """
-    match = _MOMENT.fullmatch(text.strip())
+    text = text.strip()
+    match = _MOMENT.fullmatch(text)
     if match is None:
         raise BadValue("a date or time cannot be read")
+    if match[6] is not None and match[6] < "60":
+        try:
+            usual = datetime.fromisoformat(text[:15])
+        except ValueError:
+            raise BadValue("a date or time does not exist") from None
+        return Moment(usual, is_utc=True) if match[7] else Moment(usual, tzid=tzid)
     year, month, day, hour, minute, second, utc = match.groups()
     try:
         if hour is None:
