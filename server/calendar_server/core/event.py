@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.blocking import Standing
 from calendar_server.core.ical import Component
@@ -19,8 +19,7 @@ WEST = 12 * HOUR
 """No place's clocks are further behind UTC."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What reading one calendar object depends on."""
 
     zones: Zones
@@ -64,8 +63,7 @@ class Unreadable(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A VEVENT that could be read. All-day events are in the calendar's zone.
 
     ``certain`` is False when a TZID is not understood: then all times are as if it were UTC, off by ``WEST`` or ``EAST``
@@ -170,4 +168,4 @@ def _length(
 
 def _whole_day(span: Length) -> Length:
     """An all-day event whose DTEND is its DTSTART: old programs mean the one day by that, and show it."""
-    return Length(days=1) if span == Length() else span
+    return Length(days=1) if span == (0, 0) else span

@@ -31,8 +31,7 @@ class Moment(NamedTuple):
     tzid: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Length:
+class Length(NamedTuple):
     """How long something takes: nominal ``days`` first, then exact ``seconds`` (RFC 5545 section 3.3.6).
 
     A nominal day ends at the same time of the next day, and so has 23 or 25 hours when clocks change.

@@ -47,6 +47,9 @@ CHUNK_BYTES = 512 * 1024
 CHUNK_RESOURCES = 400
 """Most text and most resources that are given to a child at once."""
 
+OCCURRENCES_OF_CALENDAR = 500_000
+"""Three hundred daily events have as many in a window of five years. They take about 100 MB."""
+
 SLICE_S = 0.25
 """CPU seconds after which a child gives its slot back."""
 
@@ -73,11 +76,21 @@ class Expander:
     """Reads calendars in at most ``processes`` children.
 
     ``event_s`` is CPU time for one event, ``calendar_s`` time in children for one calendar, ``address_space_bytes`` the
-    address space of a child. No child runs before the first use, or ``warm``.
+    address space of a child, ``occurrences`` what one calendar may have in a window. No child runs before the first
+    use, or ``warm``.
     """
 
-    def __init__(self, *, processes: int, event_s: float, calendar_s: float, address_space_bytes: int):
+    def __init__(
+        self,
+        *,
+        processes: int,
+        event_s: float,
+        calendar_s: float,
+        address_space_bytes: int,
+        occurrences: int = OCCURRENCES_OF_CALENDAR,
+    ):
         self._calendar_s = calendar_s
+        self._occurrences = occurrences
         self._slots = [Slot(event_s, address_space_bytes) for _ in range(processes)]
         self._turnstile = _Turnstile(self._slots)
         self._culprits = _Culprits()
@@ -211,8 +224,11 @@ class Expander:
                 call.take_votes(chunk, part.votes)
             for index, packed in zip(chunk, part.results, strict=False):
                 call.done[index] = packed
+                call.occurrences += len(packed[0])
                 if packed == _TOO_MUCH:
                     call.culprits.append(index)
+            if call.occurrences > self._occurrences:
+                raise ProviderUnavailable(f"The calendar has more than the {self._occurrences} times that are read.")
             call.put_back(chunk[len(part.results) :])
 
     def _limit_s(self, call: _Call, deadline: Deadline) -> float:
@@ -255,6 +271,7 @@ class _Call:
     done: dict[int, Packed] = field(default_factory=dict)
     culprits: list[int] = field(default_factory=list)
     votes: dict[int, Vote] = field(default_factory=dict)
+    occurrences: int = 0
 
     def cut(self) -> None:
         """Cut what is to be read into chunks."""
