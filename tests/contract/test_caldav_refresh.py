@@ -275,6 +275,18 @@ class TestSignalsThatLie:
         account.dav.put(f"{WORK}e7.ics", event("e7", 2))
         assert_same(mirror)
 
+    def test_a_report_that_fails_for_any_part_is_not_believed(self, account: StrangeAccount, mirror: Mirror) -> None:
+        for number in (2, 4):
+            account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number + 1))
+        cut_short = (
+            '<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/home/work/e2.ics</D:href><D:propstat><D:prop>'
+            '<D:getetag>"new"</D:getetag></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>'
+            "<D:response><D:href>/dav/home/</D:href><D:status>HTTP/1.1 507 Cut</D:status></D:response>"
+            "<D:sync-token>other</D:sync-token></D:multistatus>"
+        )
+        account.dav.fail("REPORT", 207, cut_short.encode(), contains="sync-collection")
+        assert_same(mirror)
+
     @pytest.mark.parametrize("quirks", [{"frozen_signals"}, {"short_etags", "no_sync"}])
     def test_a_full_read_mends_what_was_a_lie(self, account: StrangeAccount, quirks: set[str]) -> None:
         account.dav.quirks |= quirks

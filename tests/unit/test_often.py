@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 
@@ -90,6 +91,30 @@ def test_working_hours_told_by_the_minute_are_a_block_a_day():
     found = busy(read(text), YEAR)
     assert {one.end - one.start for one in found} == {8 * HOUR}
     assert len(found) == 57 * 5
+
+
+def test_an_exception_in_working_hours_makes_a_hole_in_its_day():
+    text = series(
+        "DTSTART;TZID=Europe/Berlin:20260302T090000",
+        "DURATION:PT1M",
+        "RRULE:FREQ=MINUTELY;BYHOUR=9,10,11,12,13,14,15,16",
+        "EXDATE;TZID=Europe/Berlin:20260310T103000",
+    )
+    found = busy(read(text), YEAR)
+    holes = [Interval(one.end, two.start) for one, two in itertools.pairwise(found)]
+    begin = from_datetime(datetime(2026, 3, 10, 9, 30, tzinfo=UTC))
+    assert [hole for hole in holes if hole.end - hole.start < HOUR] == [Interval(begin, begin + MINUTE)]
+
+
+@pytest.mark.parametrize(("month", "day", "hours"), [(3, 22, 3), (3, 29, 2), (10, 25, 4), (11, 1, 3)])
+def test_a_night_in_which_clocks_change_is_shorter_or_longer(month, day, hours):
+    text = series(
+        "DTSTART;TZID=Europe/Berlin:20260301T010000", "DURATION:PT1M", "RRULE:FREQ=MINUTELY;BYHOUR=1,2,3;BYDAY=SU"
+    )
+    noon = from_datetime(datetime(2026, month, day, 12, tzinfo=UTC))
+    window = Interval(noon - 300 * DAY, noon + 100 * DAY)
+    night = Interval(noon - DAY, noon)
+    assert sum(one.end - one.start for one in clip(busy(read(text, window), window), night)) == hours * HOUR
 
 
 def test_a_series_that_was_fine_in_a_week_is_fine_in_five_years():

@@ -243,8 +243,6 @@ class _Grid:
             taken = cuts[place]
             if taken > high:
                 break
-            if self._at_or_after(taken) != taken:
-                continue  # the rule does not give it
             if (before := self._before(taken)) >= low:
                 yield low, before
             low = self._at_or_after(taken + 1)
