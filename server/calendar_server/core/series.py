@@ -155,6 +155,7 @@ def expand(
     starts = [each.since for each in ranges]
     found: list[Occurrence] = []
     window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
+    exactly = None if event.length.days else event.length.seconds * SECOND
     for at in sorted(keep):
         original = keep[at]
         if replaces and replaced.has(at, original.local):
@@ -164,7 +165,10 @@ def expand(
             occurrence = _moved(at, original, event, ranges[governing - 1])
             touching = touches_with_travel(occurrence, reach(occurrence.event, context))
         else:
-            occurrence = _plain(at, original, event)
+            if exactly is not None and original.end is None:
+                occurrence = Occurrence(at, at + exactly, event)
+            else:
+                occurrence = _plain(at, original, event)
             touching = touches_with_travel(occurrence, window)
         if touching:
             found.append(occurrence)
