@@ -211,7 +211,7 @@ class Histories(RuleBasedStateMachine):
         """The provider says nothing, and the caller has little time."""
         self.truth.spoil(Kind.HANG, skip, 1)
         query = self.truth.query(self.truth.grid.span(*window), max_staleness_s=0, allow_partial=True)
-        self.truth.ask(self.replica(second), query, seconds=0.4)
+        self.truth.ask(self.replica(second), query, seconds=0.3)
         self.truth.heal()
 
     @precondition(lambda self: self.truth.troubled)
