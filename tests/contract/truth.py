@@ -124,8 +124,14 @@ class Place:
     booking: Booking
     tried: int = 0
     """Slots that any revision of it had."""
-    moved: int = 0
-    moved_at: Instant = 0
+    moves: list[State] = field(default_factory=list)
+    """Where its owner has it since this revision was written, if not where its caller wants it."""
+
+
+def states_since(log: Sequence[State], instant: Instant) -> Sequence[State]:
+    """Every state that may have been in force at or after this instant."""
+    sure = [number for number, state in enumerate(log) if state.ended <= instant]
+    return log[sure[-1] if sure else 0 :]
 
 
 @dataclass
@@ -137,16 +143,11 @@ class Ledger:
     told_at: Instant = 0
     """When its provider last told of a change, and was heard."""
 
-    def since(self, instant: Instant) -> list[State]:
-        """Every state that may have been in force at or after this instant."""
-        sure = [number for number, state in enumerate(self.log) if state.ended <= instant]
-        return self.log[sure[-1] if sure else 0 :]
-
 
 class Replica:
     """One process of the service, without its doors."""
 
-    def __init__(self, url: str, world: TruthWorld, *, horizon_days: int = 400):
+    def __init__(self, url: str, world: TruthWorld, *, read_threads: int):
         self.store = Store.open(url)
         providers = dict.fromkeys([world.name], world.provider)
         self.grants = Grants(self.store, VAULT, world.clients)
@@ -154,8 +155,8 @@ class Replica:
             self.store,
             self.grants,
             providers,
-            read_threads=4,
-            horizon_days=horizon_days,
+            read_threads=read_threads,
+            horizon_days=400,
             reconcile_s=RECONCILE_S,
             learn=Missing(self.store).learn,
         )
@@ -193,7 +194,7 @@ class Truth:
 
     def __init__(self, url: str, world: TruthWorld):
         self.url, self.world = url, world
-        self.replicas = [Replica(url, world), Replica(url, world)]
+        self.replicas = [self._replica(number) for number in (0, 1)]
         now = self.store.now()
         self.grid = Grid((now // DAY + 3) * DAY)
         self.caller = Caller(self.store.organizations.ensure(f"acme{next(_names)}"))
@@ -207,6 +208,10 @@ class Truth:
         """Whether an answer may be refused."""
         self.lied = False
         """Whether signals of changes may have lied since everything was last read in full."""
+
+    def _replica(self, number: int) -> Replica:
+        """The first one reads one calendar after the other, so that a history can be repeated with all its faults."""
+        return Replica(self.url, self.world, read_threads=3 * number + 1)
 
     @property
     def store(self) -> Store:
@@ -293,7 +298,7 @@ class Truth:
         )
         place = self.places.setdefault(booking.id, Place(booking))
         place.booking = booking
-        place.moved = place.moved_at = 0
+        place.moves = []
         if booking.status is BookingStatus.CONFIRMED:
             place.tried |= self.grid.bits([Interval(booking.start, booking.end)])
 
@@ -307,17 +312,24 @@ class Truth:
         event_id, state = self.written(booking_id)
         if not event_id or not self.world.owner.has(self.world.work, event_id):
             return
+        begun = self.store.now()
         self.world.owner.move(self.world.work, event_id, to)
-        place = self.places[booking_id]
-        if state is EventState.SYNCED and place.booking.status is BookingStatus.CONFIRMED:
-            place.moved, place.moved_at = self.grid.bits([to]), self.store.now()
+        if state is EventState.SYNCED:
+            self._moved(booking_id, begun, self.grid.bits([to]))
 
     def owner_deletes(self, booking_id: BookingId) -> None:
         """The owner deletes our event, if it is there. The appointment stands all the same."""
         event_id, _ = self.written(booking_id)
         if event_id and self.world.owner.has(self.world.work, event_id):
+            begun = self.store.now()
             self.world.owner.delete(self.world.work, event_id)
-            self.places[booking_id].moved = 0
+            self._moved(booking_id, begun, 0)
+
+    def _moved(self, booking_id: BookingId, begun: Instant, to: int) -> None:
+        moves = self.places[booking_id].moves
+        if not moves:
+            moves.append(State(0, 0, 0, 0))
+        moves.append(State(begun, self.store.now(), to, to))
 
     # Time, faults, processes.
 
@@ -334,7 +346,7 @@ class Truth:
             ledger.log = [replace(each, begun=each.begun - earlier, ended=each.ended - earlier) for each in ledger.log]
             ledger.told_at -= earlier
         for place in self.places.values():
-            place.moved_at -= earlier
+            place.moves = [replace(each, begun=each.begun - earlier, ended=each.ended - earlier) for each in place.moves]
 
     def spoil(self, kind: Kind, skip: int, times: int) -> None:
         self.troubled = True
@@ -365,7 +377,7 @@ class Truth:
     def restart(self, number: int) -> None:
         """A process ends, and another one begins."""
         self.replicas[number].close()
-        self.replicas[number] = Replica(self.url, self.world)
+        self.replicas[number] = self._replica(number)
 
     # Answers.
 
@@ -453,25 +465,49 @@ class Truth:
         return self.grid.bits(busy)
 
     def _compare(self, bits: int, must: int, may: int, told: object) -> None:
-        assert not must & ~bits, f"told as free, but busy: {self.grid.told(must & ~bits)}, in {told}"
-        assert not bits & ~may, f"told as busy, but free: {self.grid.told(bits & ~may)}, in {told}"
+        assert not must & ~bits, f"told as free, but busy: {self.grid.told(must & ~bits)}{self._report(told)}"
+        assert not bits & ~may, f"told as busy, but free: {self.grid.told(bits & ~may)}{self._report(told)}"
+
+    def _report(self, told: object) -> str:
+        """What is known of everything, in seconds from now and days of the grid."""
+        now = self.store.now()
+
+        def ago(instant: Instant) -> str:
+            return f"{(instant - now) / SECOND:.3f}" if instant else "never"
+
+        lines = [f"\nanswer {told}", f"troubled {self.troubled}, lied {self.lied}"]
+        for row in self.store.mirror.busy([self.connection_id]):
+            lines.append(
+                f"row {row.calendar_id}: as of {ago(row.as_of)}, in full {ago(row.full_at)}, told {ago(row.changed_at)}, "
+                f"failed {ago(row.failed_at)} {row.problem_reason} {row.failures}, version {row.content_version}"
+            )
+        for calendar_id, ledger in self.ledgers.items():
+            lines += [
+                f"{calendar_id} {ago(state.begun)}..{ago(state.ended)}: {self.grid.told(state.busy)}" for state in ledger.log
+            ]
+        for booking_id, place in self.places.items():
+            lines.append(
+                f"{booking_id} {place.booking.status} {self.grid.told(place.tried)}, {self.written(booking_id)}, moved "
+                f"{[(ago(each.ended), self.grid.told(each.busy)) for each in place.moves]}"
+            )
+        return "\n".join(lines)
 
     def bounds(self, calendar: CalendarBusy, query: BusyQuery, full_at: Instant) -> tuple[int, int]:
         """What has to be busy in this calendar's answer, and what may be."""
         must = may = 0
+        since: Instant | None = None
         if calendar.as_of is not None:
-            since = calendar.as_of
-            if self.lied and full_at and query.max_staleness_s != 0:
-                since = min(since, full_at)
-            states = self.ledgers[calendar.calendar_id].since(since)
+            read_now = query.max_staleness_s == 0 and calendar.state is BusyState.FRESH
+            since = min(calendar.as_of, full_at) if self.lied and full_at and not read_now else calendar.as_of
+            states = states_since(self.ledgers[calendar.calendar_id].log, since)
             found = [state.firm if query.ignore_tentative else state.busy for state in states]
             must, may = functools.reduce(operator.and_, found), functools.reduce(operator.or_, found)
         if calendar.calendar_id == self.world.work:
-            own_must, own_may = self._ours(calendar.as_of, query)
+            own_must, own_may = self._ours(since, query)
             must, may = must | own_must, may | own_may
         return must, may
 
-    def _ours(self, as_of: Instant | None, query: BusyQuery) -> tuple[int, int]:
+    def _ours(self, since: Instant | None, query: BusyQuery) -> tuple[int, int]:
         must = may = 0
         for booking_id, place in self.places.items():
             booking = place.booking
@@ -481,9 +517,11 @@ class Truth:
             if booking.status is not BookingStatus.CONFIRMED or booking_id in query.exclude_booking_ids:
                 continue
             wanted = self.grid.bits([Interval(booking.start, booking.end)])
-            must, may = must | wanted, may | wanted | place.moved
-            if as_of is not None and as_of > place.moved_at:
-                must |= place.moved
+            must, may = must | wanted, may | wanted
+            if place.moves and since is not None:
+                found = [state.busy for state in states_since(place.moves, since)]
+                must |= functools.reduce(operator.and_, found)
+                may |= functools.reduce(operator.or_, found)
         return must, may
 
     # The end of a history.

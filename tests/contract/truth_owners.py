@@ -45,6 +45,11 @@ class Entry:
         """No occurrence of it was changed by itself."""
         return not self.removed and not self.moved
 
+    @property
+    def untouched(self) -> list[int]:
+        """The occurrences that are where the series has them."""
+        return [number for number in range(self.count) if number not in self.removed and number not in self.moved]
+
     def occurrences(self) -> list[Interval]:
         return [
             self.moved.get(number, Interval(self.start + number * DAY, self.end + number * DAY))
