@@ -511,6 +511,27 @@ class TestOverlay:
         assert exchanges.count == 0
 
 
+    def test_an_event_that_is_made_again_leaves_nothing_where_it_was(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        assert kept(world, connection).busy == (NOON_TO_ONE,)
+        world.sync(cancelled(), connection)
+        world.push()
+        world.sync(booking(3, start=NOON + 2 * HOUR, end=NOON + 3 * HOUR), connection)
+        assert kept(world, connection).busy == (Interval(NOON + 2 * HOUR, NOON + 3 * HOUR),)
+
+    def test_nor_does_one_that_its_owner_had_deleted(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        assert kept(world, connection).busy == (NOON_TO_ONE,)
+        world.provider.take_out(WORK, world.report().events[0].event_id)
+        world.sync(booking(2, start=NOON + 2 * HOUR, end=NOON + 3 * HOUR), connection)
+        world.push()
+        assert kept(world, connection).busy == (Interval(NOON + 2 * HOUR, NOON + 3 * HOUR),)
+
+
 class TestChoice:
     def test_a_calendar_that_is_chosen_now_is_read(self, world: World) -> None:
         connection = world.connect()

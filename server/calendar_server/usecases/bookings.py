@@ -293,6 +293,9 @@ class Bookings:
         return self._regenerated(blank, connection)
 
     def _regenerated(self, row: OutboxRow, connection: Connection) -> OutboxRow:
+        if row.event_id:
+            # The last read may hold the event under the id that we forget here, as if it were somebody else's.
+            self._store.mirror.note_change(connection.id, CalendarId(row.calendar_id), self._store.now())
         return next_generation(row, connection, self._providers[connection.provider])
 
     def _wait(self, caller: Caller, command: SyncCommand) -> None:

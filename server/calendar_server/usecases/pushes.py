@@ -181,6 +181,9 @@ class Pushes:
     def _regenerate(self, row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:
         """Give the event a new identity, on disk before anything is written under it."""
         renewed = next_generation(row, connection, provider)
+        if row.event_id:
+            # The last read may hold the event under the id that we forget here, as if it were somebody else's.
+            self._store.mirror.note_change(connection.id, CalendarId(row.calendar_id), self._store.now())
         held = self._store.outbox.hold(
             row.id,
             row.lease_token,
