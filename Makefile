@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test check gen lock bench wheel clean
+.PHONY: help demo run test truth check gen lock bench wheel clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ run: $(VENV)/.ready ## Serve on this machine and print how to call it
 
 test: $(VENV)/.ready ## Run every test, quick ones first
 	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e
+
+truth: $(VENV)/.ready ## Play long random histories against what answers promise (TIMES=20, SEED=any number)
+	@seed=$(or $(SEED),$$RANDOM); echo "seed $$seed"; CALENDAR_TRUTH=$(or $(TIMES),20) CALENDAR_TRUTH_SEED=$$seed \
+		$(BIN)/python -m pytest tests/contract/test_mirror_truth.py --timeout 0
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check

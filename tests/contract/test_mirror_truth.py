@@ -1,4 +1,4 @@
-"""Any history of edits, bookings, faults, lies, notifications and restarts: no answer on the way is wrong, and the end is exact.
+"""Whatever happens to calendars, bookings, providers and processes: no answer on the way is wrong, and the end is exact.
 
 ``make truth`` plays longer histories, and many more. See `truth.py` for what is held against what, and
 `truth_histories.py` for what happens in a history.
@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import Egress
+from calendar_server.providers.expander import Expander
 from calendar_server.store.store import Store
 from tests.contract.conftest import PASSWORD
 from tests.contract.truth_histories import MakeWorld, Player
@@ -50,6 +52,12 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def caldav(egress: Egress, expander: Expander) -> Callable[[], CaldavProvider]:
+    """A provider for each history: it remembers for a while which passwords were refused."""
+    return lambda: CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
+
+
+@pytest.fixture
 def player(empty_database: Path, tmp_path: Path) -> Player:
     return Player(empty_database, tmp_path)
 
@@ -62,19 +70,19 @@ def test_the_reference(player: Player) -> None:
     play(player, lambda: memory_world(), 12)
 
 
-def test_radicale(player: Player, radicale: DavServer, username: str, caldav: CaldavProvider) -> None:
+def test_radicale(player: Player, radicale: DavServer, username: str, caldav: Callable[[], CaldavProvider]) -> None:
     with FaultyLine(radicale.url, DAV_VOICE) as line:
-        play(player, lambda: server_world(radicale, line, caldav, f"/{username}/", username, PASSWORD), 3)
+        play(player, lambda: server_world(radicale, line, caldav(), f"/{username}/", username, PASSWORD), 3)
 
 
-def test_xandikos(player: Player, xandikos: DavServer, caldav: CaldavProvider) -> None:
+def test_xandikos(player: Player, xandikos: DavServer, caldav: Callable[[], CaldavProvider]) -> None:
     with FaultyLine(xandikos.url, DAV_VOICE) as line:
-        play(player, lambda: server_world(xandikos, line, caldav, "/user/calendars/", "anybody", "anything"), 3)
+        play(player, lambda: server_world(xandikos, line, caldav(), "/user/calendars/", "anybody", "anything"), 3)
 
 
-def test_a_strange_server(player: Player, dav: StrangeDav, caldav: CaldavProvider) -> None:
+def test_a_strange_server(player: Player, dav: StrangeDav, caldav: Callable[[], CaldavProvider]) -> None:
     with FaultyLine(dav.url, DAV_VOICE) as line:
-        play(player, lambda: strange_world(dav, line, caldav), 8)
+        play(player, lambda: strange_world(dav, line, caldav()), 8)
 
 
 def test_google(player: Player, google: GoogleFake, egress: Egress) -> None:

@@ -38,11 +38,34 @@ HANG_S = 0.3
 """Seconds of a caller's deadline while a provider hangs. It keeps most of them for the answer."""
 
 WEIGHTS = {
-    **{"add": 6, "add_days": 2, "move": 3, "alter": 3, "remove_occurrence": 2, "move_occurrence": 2, "delete": 3},
-    **{"book": 6, "cancel": 2, "push": 3, "owner_moves_ours": 3, "owner_deletes_ours": 1},
-    **{"fail": 6, "hang": 0.5, "heal": 3, "lie": 2, "be_strange": 2, "expire_tokens": 1},
-    **{"time_passes": 7, "tell": 3, "restart": 1, "refresh_ahead": 3, "reconcile": 0.5},
-    **{"ask": 16, "ask_far": 1, "ask_both": 3, "edit_within_a_read": 4, "tell_within_a_read": 2},
+    "add": 6,
+    "add_days": 2,
+    "move": 3,
+    "alter": 3,
+    "remove_occurrence": 2,
+    "move_occurrence": 2,
+    "delete": 3,
+    "book": 6,
+    "cancel": 2,
+    "push": 3,
+    "owner_moves_ours": 3,
+    "owner_deletes_ours": 1,
+    "fail": 6,
+    "hang": 0.5,
+    "heal": 3,
+    "lie": 2,
+    "be_strange": 2,
+    "expire_tokens": 1,
+    "time_passes": 7,
+    "tell": 3,
+    "restart": 1,
+    "refresh_ahead": 3,
+    "reconcile": 0.5,
+    "ask": 16,
+    "ask_far": 1,
+    "ask_both": 3,
+    "edit_within_a_read": 4,
+    "tell_within_a_read": 2,
 }
 
 
@@ -142,7 +165,9 @@ class History:
     def move_occurrence(self, dice: random.Random) -> None:
         if found := self.event(dice, lambda entry: len(entry.untouched) > 1 and not entry.all_day):
             calendar_id, event_id, entry = found
-            self.truth.change(calendar_id, event_id, moved={**entry.moved, dice.choice(entry.untouched): self.span(dice)})
+            self.truth.change(
+                calendar_id, event_id, moved={**entry.moved, dice.choice(entry.untouched): self.span(dice)}
+            )
 
     def delete(self, dice: random.Random) -> None:
         if found := self.event(dice):
@@ -277,9 +302,7 @@ class History:
                 self.add(inner)
 
         self.world.orders.between(edit, skip=dice.randint(0, 3))
-        query = self.truth.query(
-            max_staleness_s=dice.choice([None, 0]), view=BusyView.PER_CALENDAR, allow_partial=True
-        )
+        query = self.truth.query(max_staleness_s=dice.choice([None, 0]), view=BusyView.PER_CALENDAR, allow_partial=True)
         self.truth.ask(self.replica(dice), query)
         self.world.orders.forget_happenings()
 
@@ -339,7 +362,9 @@ class Player:
             if error is not None:
                 steps, error = self.shortened(make, steps, error)
                 told = "\n".join(f"    Step({step.rule!r}, {step.seed})," for step in steps)
-                raise AssertionError(f"history {number} of seed {seed}, as short as it was found:\n{told}\n{error}") from error
+                raise AssertionError(
+                    f"history {number} of seed {seed}, as short as it was found:\n{told}\n{error}"
+                ) from error
 
     def shortened(self, make: MakeWorld, steps: list[Step], error: Exception) -> tuple[list[Step], Exception]:
         """Leave out what the failure does not need."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 
-from calendar_server.core.model import BusyEvent, Calendar, CalendarId, EventId, Interval
+from calendar_server.core.model import Booking, BusyEvent, Calendar, CalendarId, EventId, Interval
 from calendar_server.errors import (
     CalendarError,
     CalendarGone,
@@ -14,7 +14,6 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.base import Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent
-from calendar_server.core.model import Booking
 from calendar_server.providers.memory import MemoryProvider
 from tests.fakes.faulty_line import DONE, Kind, Orders
 

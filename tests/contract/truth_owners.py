@@ -248,9 +248,7 @@ class GoogleOwner:
         return event is not None and event["status"] != "cancelled"
 
     def move(self, calendar_id: CalendarId, event_id: EventId, to: Interval) -> None:
-        self._of(calendar_id).change(
-            event_id, start=_google_time(_utc(to.start)), end=_google_time(_utc(to.end))
-        )
+        self._of(calendar_id).change(event_id, start=_google_time(_utc(to.start)), end=_google_time(_utc(to.end)))
 
     def _of(self, calendar_id: CalendarId) -> GoogleCalendar:
         return self._calendars.calendars[calendar_id]

@@ -28,8 +28,8 @@ from tests.fakes.entra import WORK_TENANT
 from tests.fakes.faulty_line import Answer, FaultyLine, Kind, Orders, refusals
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
-from tests.fakes.strange_dav import USERNAME, Shelf, StrangeDav
 from tests.fakes.strange_dav import PASSWORD as STRANGE_PASSWORD
+from tests.fakes.strange_dav import USERNAME, Shelf, StrangeDav
 
 _names = itertools.count(1)
 
@@ -126,9 +126,7 @@ def server_world(
     account, secret = provider.connect(
         preset=Preset.CUSTOM, username=username, password=password, server_url=line.url, deadline=soon()
     )
-    yield TruthWorld(
-        ProviderName.CALDAV, provider, {}, line.orders, owner, account, lambda now: secret, work, second
-    )
+    yield TruthWorld(ProviderName.CALDAV, provider, {}, line.orders, owner, account, lambda now: secret, work, second)
     line.orders.heal()
     for calendar_id in (work, second):
         owner.ask("DELETE", calendar_id)
@@ -184,7 +182,11 @@ def google_world(google: GoogleFake, line: FaultyLine, egress: Egress) -> Iterat
     client = OAuthClient(
         egress,
         OAuthSettings(
-            google.accounts.client_id, google.accounts.client_secret, google.authorize_url, google.token_url, ("openid",)
+            google.accounts.client_id,
+            google.accounts.client_secret,
+            google.authorize_url,
+            google.token_url,
+            ("openid",),
         ),
     )
 

@@ -510,7 +510,6 @@ class TestOverlay:
         assert [event.event_id for calendar in answer.calendars for event in calendar.events] == ["own"]
         assert exchanges.count == 0
 
-
     def test_an_event_that_is_made_again_leaves_nothing_where_it_was(self, world: World) -> None:
         connection = world.connect()
         world.sync(booking(), connection)
