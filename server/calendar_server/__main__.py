@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = commands.add_parser("worker", help="push bookings into calendars")
     worker.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
+    worker.add_argument("--owner", default="", help=argparse.SUPPRESS)
     worker.set_defaults(run=_work)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date")
@@ -79,7 +80,7 @@ def _serve(config: Config, options: argparse.Namespace) -> None:
 def _work(config: Config, options: argparse.Namespace) -> None:
     from calendar_server import app
 
-    app.work(config, beside_server=options.beside_server)
+    app.work(config, beside_server=options.beside_server, owner=options.owner)
 
 
 def _migrate(config: Config, options: argparse.Namespace) -> None:

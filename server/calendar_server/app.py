@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from calendar_server.providers.expander import Expander
 from calendar_server.providers.google import GoogleProvider
 from calendar_server.providers.microsoft import MAILBOX_REQUESTS, MicrosoftProvider
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings
+from calendar_server.store.sole import SoleServer
 from calendar_server.store.store import Store
 from calendar_server.telemetry import Metrics
 from calendar_server.usecases.authorizations import Authorizations, OAuthProvider
@@ -166,8 +168,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
             wake=wake,
         ),
-        # A push must end well before its lease does.
-        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        pushes=Pushes(store, contents, grants, providers, push_s=config.push_s),
         egress=egress,
         expander=expander,
     )
@@ -223,8 +224,8 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
     return _OAuth(OAuthClient(egress, settings), provider)
 
 
-def build_worker(service: Service, *, poll_s: float) -> Worker:
-    """The worker of this process."""
+def build_worker(service: Service, *, poll_s: float, owner: str) -> Worker:
+    """The worker of this process. Whoever had the name ``owner`` before is dead."""
     config = service.config
     return Worker(
         service.store,
@@ -232,6 +233,9 @@ def build_worker(service: Service, *, poll_s: float) -> Worker:
         push_threads=config.push_threads,
         mailbox_pushes=config.mailbox_pushes,
         lease_s=config.lease_s,
+        # Whatever hangs beyond a push's own limit is not kept for ever.
+        hold_s=config.push_s + config.exchange_s + config.lease_s,
+        owner=owner,
         poll_s=poll_s,
         keep_days=config.push_keep_days,
     )
@@ -320,9 +324,12 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     from calendar_server.rpc.server import build_server
 
     stop = _stop_event()
-    store = open_store(config)
+    store = Store.open(config.database_url)
+    # SQLite has one server: caches and waits of two would not know of each other. Workers and commands may be many.
+    sole = SoleServer(store.path) if store.path else None
+    store.migrate()
     vault = open_vault(config, store)
-    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s) if with_worker else None
+    worker = _worker_beside(config) if with_worker else None
     service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
     server = build_server(
         config,
@@ -360,6 +367,8 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     if worker:
         worker.stop()
     service.close()
+    if sole:
+        sole.release()
     _log.info("stopped")
 
 
@@ -391,15 +400,26 @@ def _not_ready(store: Store, stop: threading.Event) -> list[str]:
     return []
 
 
-def work(config: Config, *, beside_server: bool) -> None:
-    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input."""
+def _worker_beside(config: Config) -> ProcessBeside:
+    # One name for all of its lives: it is started again when its predecessor is dead, and then takes over what that held.
+    owner = secrets.token_hex(8)
+    return ProcessBeside(["worker", "--beside-server", "--owner", owner], wait_s=config.push_s + config.exchange_s)
+
+
+def work(config: Config, *, beside_server: bool, owner: str = "") -> None:
+    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input.
+
+    ``owner`` names its leases; those that a dead worker of that name has left are free at once.
+    """
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
     service = build(config, store, vault, wake=lambda: None)
     # Beside one server its wakes are enough; the wakes of other processes and machines are found by looking.
-    worker = build_worker(service, poll_s=1.0 if beside_server and config.processes == 1 else 0.25)
+    worker = build_worker(
+        service, poll_s=1.0 if beside_server and config.processes == 1 else 0.25, owner=owner or secrets.token_hex(8)
+    )
     if beside_server:
         threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
     runner = threading.Thread(target=worker.run, name="worker")

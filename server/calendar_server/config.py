@@ -109,7 +109,14 @@ class Config:
     read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
-    lease_s: int = setting("CALENDAR_LEASE_S", 60, "Seconds a worker holds a push before another may take it.", low=20)
+    lease_s: int = setting(
+        "CALENDAR_LEASE_S",
+        15,
+        "Seconds after which another worker may take a push whose worker died.",
+        low=3,
+        high=3600,
+    )
+    push_s: float = setting("CALENDAR_PUSH_S", 30.0, "Seconds for one push.", low=1, high=3600)
     push_keep_days: int = setting(
         "CALENDAR_PUSH_KEEP_DAYS", 7, "Days after its end that a booking waits for a new grant.", low=0, high=3650
     )

@@ -15,7 +15,7 @@ import select
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +25,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from calendar_server.core.model import Instant
-from calendar_server.store.errors import StoreError, translated
+from calendar_server.store.errors import CommitUnknown, StoreError, translated, undone
 from calendar_server.store.pool import Pool
 
 WAIT_S = 10
 STATEMENT_S = 20
+ANSWER_S = STATEMENT_S + 5
+"""Seconds after which a line of Postgres that says nothing is given up, though something on the way keeps it open."""
 DIAL_S = 5
 """Seconds to reach Postgres, and for a dead line to be noticed while we wait for an answer."""
 SQLITE_CONNECTIONS = 32
@@ -40,6 +42,8 @@ QUIET_S = 30.0
 
 CHUNK = 500
 """Values in one list of a statement."""
+
+_BROKEN = psycopg.pq.TransactionStatus.INERROR
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -97,6 +101,30 @@ class _Sqlite(peewee.SqliteDatabase):
         """The pool keeps it."""
 
 
+class _Line(psycopg.Connection[Any]):
+    """A connection that does not wait for ever. Postgres limits its statements itself, as long as it can be heard."""
+
+    answer_s: float = ANSWER_S
+
+    def wait(self, gen: Generator[Any, Any, Value], *arguments: Any, **more: Any) -> Value:
+        """Let the driver converse, until it has the answer or the time is over."""
+        return super().wait(self._limited(gen), *arguments, **more)
+
+    def _limited(self, gen: Generator[Any, Any, Value]) -> Generator[Any, Any, Value]:
+        until = time.monotonic() + self.answer_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError("no answer in time")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+
 class _Postgres(peewee.PostgresqlDatabase):
     """Postgres through psycopg 3. The one who dials is the pool."""
 
@@ -107,7 +135,7 @@ class _Postgres(peewee.PostgresqlDatabase):
 
     def dial(self) -> psycopg.Connection[Any]:
         """Connect, with limits on every wait: nobody may hold a lock, or wait for one, for ever."""
-        raw = psycopg.connect(**self._parameters, autocommit=True)
+        raw = _Line.connect(**self._parameters, autocommit=True)
         try:
             raw.execute(
                 f"SET lock_timeout = '{WAIT_S}s'; SET statement_timeout = '{STATEMENT_S}s'; "
@@ -260,6 +288,13 @@ class Database:
         if not self.is_sqlite and self._thread.inside:
             self.value("SELECT pg_advisory_xact_lock(%s)::text", number)
 
+    def be_patient(self, seconds: int) -> None:
+        """Inside a transaction: let statements and locks take this long until it ends."""
+        if not self.is_sqlite and self._thread.inside:
+            self.run(f"SET LOCAL statement_timeout = '{seconds}s'")
+            self.run(f"SET LOCAL lock_timeout = '{seconds}s'")
+            self._engine.handed.raw.answer_s = seconds + ANSWER_S - STATEMENT_S
+
     def now(self) -> Instant:
         """The database's time. SQLite has no clock but this machine's."""
         if self.is_sqlite:
@@ -311,12 +346,21 @@ class Database:
             self._engine.begin()
 
     def _commit(self) -> None:
+        if not self.is_sqlite and self._engine.handed.raw.pgconn.transaction_status == _BROKEN:
+            # Postgres answers the COMMIT of a transaction in which a statement failed by rolling back, without an error.
+            self._roll_back()
+            raise StoreError("The service's database refused a change.")
         try:
             with translated():
                 self._engine.commit()
-        except StoreError:
+        except StoreError as error:
             self._roll_back()
-            raise
+            if self.is_sqlite or undone(error.__cause__):
+                raise
+            raise CommitUnknown(error.message) from error
+        finally:
+            if not self.is_sqlite:
+                self._engine.handed.raw.answer_s = ANSWER_S
 
     def _roll_back(self) -> None:
         # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.

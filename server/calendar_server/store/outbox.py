@@ -7,6 +7,8 @@ Vocabulary
     finish  store how a push went and end the lease, if lease and wanted revision still stand
     hold    store something under the lease without ending it
     release end the lease although something newer is wanted
+    extend  let a lease that has not ended last longer
+    owner   the worker that a lease's token names; ``free`` ends what a dead one held
 
 Every change by a pusher is a compare-and-set on its token, so that one who slept too long changes nothing.
 """
@@ -116,10 +118,11 @@ class Outbox:
             )
         return found
 
-    def claim(self, *, limit: int, lease_s: float, mailbox_limit: int) -> list[OutboxRow]:
+    def claim(self, *, limit: int, lease_s: float, mailbox_limit: int, owner: str = "") -> list[OutboxRow]:
         """Lease at most ``limit`` due rows of live, active connections for ``lease_s`` seconds, oldest due first.
 
-        At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. A transaction of its own.
+        At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. ``owner`` (letters and digits)
+        is whom ``free`` knows the leases by. A transaction of its own.
         """
         # Looked for without any lock: mostly nothing is due, and then no writer was held up.
         ids = self._due(self._database.now(), limit * SPARE, mailbox_limit)
@@ -138,7 +141,7 @@ class Outbox:
                     taken.append(row)
             if not taken:
                 return []
-            token, until = secrets.token_hex(16), now + round(lease_s * SECOND)
+            token, until = f"{owner}.{secrets.token_hex(16)}", now + round(lease_s * SECOND)
             self._database.change(
                 O.update({O.lease_token: token, O.lease_until: until}).where(O.id.in_([row.id for row in taken]))
             )
@@ -156,6 +159,24 @@ class Outbox:
     def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
         return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now(), ends=False)
+
+    def extend(self, rows: Sequence[OutboxRow], lease_s: float) -> int:
+        """Let the leases of these rows, as claimed, end ``lease_s`` seconds from now. Answers how many still stood."""
+        now, extended = self._database.now(), 0
+        for chunk in chunks(sorted(rows, key=lambda row: row.id)):
+            query = O.update({O.lease_until: now + round(lease_s * SECOND)}).where(
+                O.id.in_([row.id for row in chunk]),
+                O.lease_token.in_({row.lease_token for row in chunk}),
+                O.lease_until > now,
+            )
+            extended += self._database.change(query)
+        return extended
+
+    def free(self, owner: str) -> int:
+        """End every lease of an owner that is known to be dead. Answers how many rows."""
+        name = f"{owner}."
+        named = peewee.fn.SUBSTR(O.lease_token, 1, len(name)) == name
+        return self._database.change(O.update({O.lease_token: "", O.lease_until: 0}).where(_LEASED, named))
 
     def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""

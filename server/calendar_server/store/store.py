@@ -13,12 +13,12 @@ from calendar_server.store import migrations
 from calendar_server.store.bookings import Bookings
 from calendar_server.store.connections import Connections
 from calendar_server.store.database import Database
-from calendar_server.store.errors import AlreadyThere, StoreError
+from calendar_server.store.errors import AlreadyThere, CommitUnknown, StoreError
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
 
-__all__ = ["AlreadyThere", "Store", "StoreError"]
+__all__ = ["AlreadyThere", "CommitUnknown", "Store", "StoreError"]
 
 
 class Store:
