@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from calendar_server.config import Config, ConfigError
-from calendar_server.core.model import ProviderName
+from calendar_server.core.model import ConnectionId, ProviderName
 from calendar_server.errors import StoreUnavailable
 from calendar_server.providers.base import Provider
 from calendar_server.providers.caldav import CaldavProvider
@@ -31,6 +31,7 @@ from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
@@ -168,7 +169,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
             wake=wake,
         ),
-        pushes=Pushes(store, contents, grants, providers, push_s=config.push_s),
+        pushes=Pushes(store, contents, grants, providers, _push_gate(config, store), push_s=config.push_s),
         egress=egress,
         expander=expander,
     )
@@ -222,6 +223,17 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
         mailbox_requests=max(1, MAILBOX_REQUESTS // (config.processes + 1)),
     )
     return _OAuth(OAuthClient(egress, settings), provider)
+
+
+def _push_gate(config: Config, store: Store) -> HostGate:
+    def opened(connection_ids: list[ConnectionId]) -> None:
+        try:
+            store.outbox.hasten(connection_ids, store.now())
+        except StoreUnavailable:
+            # They come due by themselves, only later.
+            _log.warning("store_unavailable")
+
+    return HostGate(slow_most=max(1, config.push_threads // 2), opened=opened)
 
 
 def build_worker(service: Service, *, poll_s: float, owner: str) -> Worker:

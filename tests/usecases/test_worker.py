@@ -341,3 +341,35 @@ class TestLeases:
         hurt = dataclasses.replace(world, pushes=LosesTheFirst())  # type: ignore[arg-type]
         with working(hurt, lease_s=3600) as running:
             assert running.next() == ("b", "synced")
+
+
+class TestHosts:
+    def test_a_host_that_hangs_keeps_nobody_else(self, world: World, gate: Gate) -> None:
+        hung = world.connect("hung")
+        for number in range(6):
+            world.sync(named(f"hung{number}"), hung)
+            world.provider.interruptions.append(gate)
+        with working(world, push_threads=2, mailbox_pushes=2, poll_s=0.05) as running:
+            assert eventually(lambda: len(world.provider.interruptions) == 4)
+            # Both threads hang; the next host gets one all the same, long before they end.
+            world.provider.interruptions.clear()
+            world.sync(named("b"), world.connect("anna"))
+            running.worker.wake()
+            assert running.next() == ("b", "synced")
+            gate.open()
+
+    def test_in_an_outage_few_are_tried_and_all_land_soon_after_it(self, world: World) -> None:
+        connection = world.connect()
+        names = {f"b{number}" for number in range(20)}
+        for name in names:
+            world.sync(named(name), connection)
+        world.provider.fail_next(ProviderUnavailable("down"), times=40)
+        with working(world, mailbox_pushes=1) as running:
+            assert [running.next()[1] for _ in range(7)] == ["deferred"] * 7
+            # Five found out; nearly all the others have asked nobody.
+            assert 40 - len(world.provider._failures) <= 7
+            world.provider._failures.clear()
+            synced: set[str] = set()
+            while synced != names:
+                name, outcome = running.next()
+                synced |= {name} if outcome == "synced" else set()

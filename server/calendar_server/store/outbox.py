@@ -35,6 +35,7 @@ from calendar_server.core.model import (
     Instant,
     OrganizationId,
 )
+from calendar_server.errors import ProviderUnavailable
 from calendar_server.store.database import Database, Row, chunks
 from calendar_server.store.rows import OursRow, OutboxRow, Wanted
 from calendar_server.store.tables import BOOKINGS as B
@@ -182,6 +183,27 @@ class Outbox:
         """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
         query = O.update({O.due_at: at, O.attempts: 0}).where(O.connection_id == connection_id, _PENDING)
         return self._database.change(query)
+
+    def postpone(self, connection_id: ConnectionId, until: Instant) -> int:
+        """Let the due rows of a connection that nobody pushes wait: its host is in outage. Answers how many."""
+        now = self._database.now()
+        query = O.update({O.due_at: until}).where(
+            O.connection_id == connection_id, _PENDING, O.due_at < until, O.lease_until <= now
+        )
+        return self._database.change(query)
+
+    def hasten(self, connection_ids: Sequence[ConnectionId], at: Instant) -> int:
+        """Let rows that wait because their provider did not answer be tried at ``at``: it does again. Answers how many."""
+        hastened = 0
+        for chunk in chunks(sorted(set(connection_ids))):
+            query = O.update({O.due_at: at}).where(
+                O.connection_id.in_(chunk),
+                _PENDING,
+                O.due_at > at,
+                O.problem_reason.in_(["", ProviderUnavailable.reason]),
+            )
+            hastened += self._database.change(query)
+        return hastened
 
     def detach(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let go of a disconnected connection's rows, but those REMOVED. Leases end: late pushers store nothing."""

@@ -38,6 +38,7 @@ from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.bookings import BookingContents, next_generation
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostClosed, HostGate, host_of
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Pushes:
         contents: BookingContents,
         grants: Grants,
         providers: Mapping[ProviderName, Provider],
+        hosts: HostGate,
         *,
         push_s: float,
     ):
@@ -71,6 +73,7 @@ class Pushes:
         self._contents = contents
         self._grants = grants
         self._providers = providers
+        self._hosts = hosts
         self._push_s = push_s
 
     def push(self, row: OutboxRow) -> str:
@@ -82,7 +85,7 @@ class Pushes:
         if connection is None:
             return self._yield(row)
         try:
-            with self._grants.use(connection) as link:
+            with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
                 if row.wanted == "present":
                     row, event = self._present(row, link)
                     outcome = self._finish(row, Happening.PUSHED, event)
@@ -91,6 +94,8 @@ class Pushes:
                     outcome = self._finish(row, Happening.TAKEN_OUT, None)
             self._grants.went_well([connection])
             return outcome
+        except HostClosed as error:
+            return self._postpone(row, error)
         except LeaseLost:
             return self._yield(row)
         except NotFound:
@@ -245,7 +250,14 @@ class Pushes:
         seconds = retry_after_s(row.attempts + 1, asked, random.random())  # noqa: S311 — spreads retries
         return self._put_off(row, error, due_at=self._store.now() + int(seconds * SECOND))
 
-    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None) -> str:
+    def _postpone(self, row: OutboxRow, error: HostClosed) -> str:
+        """Nothing was asked of the host, so it was no attempt. The connection's other rows need not find that out."""
+        until = self._store.now() + int((error.retry_after_s or 1) * SECOND)
+        outcome = self._put_off(row, error, due_at=until, attempts=row.attempts)
+        self._store.outbox.postpone(row.connection_id, until)
+        return outcome
+
+    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None, attempts: int | None = None) -> str:
         done = self._store.outbox.finish(
             row.id,
             row.lease_token,
@@ -253,7 +265,7 @@ class Pushes:
             row.wanted,
             state=moved(row.state, Happening.DEFERRED),
             due_at=due_at,
-            attempts=row.attempts + 1,
+            attempts=row.attempts + 1 if attempts is None else attempts,
             problem_reason=error.reason,
             problem_message=error.message,
             updated_at=self._store.now(),

@@ -29,12 +29,16 @@ BLOCKED_PAUSE_S = 0.25
 """Seconds to wait when rows are due and none can be claimed: their mailboxes are full, or somebody is changing them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
+SLOW_S = 2.0
+"""Seconds after which a push counts as one that hangs."""
+SLOW_THREADS = 3
+"""Times as many threads as pushes at once: the rest is for pushes that hang."""
 BEATS = 3
 """Beats of the heart within one lease: two may be missed."""
 
 
 class Worker:
-    """Runs pushes until told to stop. One thread leases, ``push_threads`` push."""
+    """Runs pushes until told to stop. One thread leases, ``push_threads`` push, and more while some of them hang."""
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class Worker:
         self._poll_s = poll_s
         self._keep = keep_days * DAY
         self._pushed = pushed
-        self._threads = ThreadPoolExecutor(push_threads, thread_name_prefix="push")
+        self._threads = ThreadPoolExecutor(push_threads * SLOW_THREADS, thread_name_prefix="push")
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._running: dict[tuple[str, str], tuple[OutboxRow, float]] = {}
@@ -117,7 +121,11 @@ class Worker:
             self._expired_at = time.monotonic()
             self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
-            free = self._push_threads - len(self._running)
+            now = time.monotonic()
+            slow = sum(now - began > SLOW_S for _, began in self._running.values())
+            # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
+            most = min(self._push_threads + slow, self._push_threads * SLOW_THREADS)
+            free = most - len(self._running)
         if free <= 0:
             return self._poll_s
         rows = self._store.outbox.claim(
