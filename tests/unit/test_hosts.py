@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -71,10 +70,10 @@ def world() -> World:
 
 
 @pytest.fixture
-def closed(world: World) -> Iterator[World]:
+def closed(world: World) -> World:
     for _ in range(3):
         world.fail()
-    yield world
+    return world
 
 
 class TestOutage:
