@@ -34,8 +34,10 @@ from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
+from calendar_server.usecases.refresh import Missing, Refresher
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
+from calendar_server.worker.refreshing import Refreshing
 
 if TYPE_CHECKING:
     from calendar_server.sidecar.app import Sidecar
@@ -59,6 +61,7 @@ class Service:
     keys: Keys
     authorizations: Authorizations
     connections: Connections
+    refresher: Refresher
     availability: Availability
     bookings: Bookings
     pushes: Pushes
@@ -68,6 +71,7 @@ class Service:
     def close(self) -> None:
         """End threads and children, close the database."""
         self.availability.close()
+        self.refresher.close()
         self.expander.close()
         self.egress.close()
         self.store.close()
@@ -134,13 +138,23 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         call_s=config.call_s,
     )
     contents = BookingContents(vault)
-    availability = Availability(
+    refresher = Refresher(
         store,
         grants,
         providers,
-        call_s=config.call_s,
         read_threads=config.read_threads,
+        horizon_days=config.horizon_days,
+        reconcile_s=config.reconcile_s,
+        learn=Missing(store).learn,
+    )
+    availability = Availability(
+        store,
+        refresher,
+        call_s=config.call_s,
+        max_staleness_s=config.max_staleness_s,
         unreadable_retry_s=max(60, config.max_staleness_s),
+        cache_entries=config.cache_connections,
+        provider_calls=max(1, config.grpc_threads - SPARE_THREADS),
     )
     return Service(
         config=config,
@@ -160,6 +174,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             call_s=config.call_s,
             wake=wake,
         ),
+        refresher=refresher,
         availability=availability,
         bookings=Bookings(
             store,
@@ -250,6 +265,20 @@ def build_worker(service: Service, *, poll_s: float, owner: str) -> Worker:
         owner=owner,
         poll_s=poll_s,
         keep_days=config.push_keep_days,
+    )
+
+
+def build_refreshing(service: Service) -> Refreshing:
+    """What keeps the mirror fresh in a worker."""
+    config = service.config
+    return Refreshing(
+        service.store,
+        service.refresher,
+        threads=config.refresh_threads,
+        max_staleness_s=config.max_staleness_s,
+        used_s=config.used_s,
+        read_s=config.call_s,
+        poll_s=min(1.0, max(0.1, config.max_staleness_s / 10)),
     )
 
 
@@ -428,19 +457,35 @@ def work(config: Config, *, beside_server: bool, owner: str = "") -> None:
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
     service = build(config, store, vault, wake=lambda: None)
-    # Beside one server its wakes are enough; the wakes of other processes and machines are found by looking.
-    worker = build_worker(
-        service, poll_s=1.0 if beside_server and config.processes == 1 else 0.25, owner=owner or secrets.token_hex(8)
-    )
+    # Hints tell of what other processes and machines committed; looking once a second is for hints that get lost.
+    worker = build_worker(service, poll_s=1.0, owner=owner or secrets.token_hex(8))
+    refreshing = build_refreshing(service)
     if beside_server:
         threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
-    runner = threading.Thread(target=worker.run, name="worker")
-    runner.start()
+    threading.Thread(
+        target=_pass_on, args=(store, (worker.wake, refreshing.wake), stop), name="hints", daemon=True
+    ).start()
+    runners = [threading.Thread(target=each.run, name=type(each).__name__) for each in (worker, refreshing)]
+    for runner in runners:
+        runner.start()
     _log.info("working")
     stop.wait()
     worker.stop()
-    runner.join()
+    refreshing.stop()
+    for runner in runners:
+        runner.join()
     service.close()
+
+
+def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.Event) -> None:
+    """Wake the loops when something was committed, here or elsewhere."""
+    seen = store.changes.count
+    while not stop.is_set():
+        count = store.changes.wait(seen, 5.0, stop)
+        if count != seen:
+            seen = count
+            for wake in wakes:
+                wake()
 
 
 def _listen(wake: Callable[[], None], stop: threading.Event) -> None:

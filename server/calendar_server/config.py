@@ -105,7 +105,7 @@ class Config:
     processes: int = setting("CALENDAR_PROCESSES", 1, "Server processes; more than one needs Postgres.", high=64)
     log_level: str = setting("CALENDAR_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`.")
 
-    grpc_threads: int = setting("CALENDAR_GRPC_THREADS", 64, "Calls in progress at once.", low=8, high=512)
+    grpc_threads: int = setting("CALENDAR_GRPC_THREADS", 128, "Calls in progress at once.", low=8, high=512)
     read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
@@ -123,6 +123,19 @@ class Config:
     exchange_s: float = setting("CALENDAR_EXCHANGE_S", 10.0, "Seconds for one exchange with a provider.", low=0.1)
     call_s: float = setting("CALENDAR_CALL_S", 14.0, "Seconds for the provider work of one call.", low=0.5, high=600)
     answer_bytes: int = setting("CALENDAR_ANSWER_BYTES", 8_000_000, "Bytes of one answer of a provider.", low=1000)
+    reconcile_s: int = setting(
+        "CALENDAR_RECONCILE_S",
+        3600,
+        "Seconds after which a calendar in use is read in full, whatever its provider says of changes.",
+        low=1,
+    )
+    used_s: int = setting(
+        "CALENDAR_USED_S", 900, "Seconds after the last GetBusy in which a connection is kept fresh.", low=0
+    )
+    refresh_threads: int = setting("CALENDAR_REFRESH_THREADS", 16, "Connections a worker refreshes at once.", high=256)
+    cache_connections: int = setting(
+        "CALENDAR_CACHE_CONNECTIONS", 20_000, "Connections whose busy times a process keeps in memory.", low=0
+    )
     redirects: int = setting("CALENDAR_REDIRECTS", 5, "Redirects followed in one exchange.", low=0, high=20)
     calendar_events: int = setting("CALENDAR_EVENTS", 20_000, "Events read of one calendar.")
     expand_processes: int = setting("CALENDAR_EXPAND_PROCESSES", 2, "Children that read calendar text.", high=64)

@@ -16,6 +16,9 @@ from tests.fakes.postgres import Postgres, find_postgres
 TABLES = (
     "outbox",
     "bookings",
+    "busy",
+    "busy_content",
+    "versions",
     "connections",
     "api_keys",
     "oauth_states",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from calendar_server.core.model import Connection
 from calendar_server.store import migrations
 from calendar_server.store.database import Database
 from calendar_server.store.store import Store, StoreError
+from calendar_server.store.tables import CONNECTIONS
 from tests.contract_store.conftest import TABLES
 from tests.contract_store.examples import SEALED, connection
 
@@ -119,7 +122,7 @@ def test_an_older_state_keeps_its_data(database: Database) -> None:
     older.api_keys.add("k", organization, b"x" * 32, 7)
     older.vault_keys.put("k1", SEALED)
     added = connection(organization)
-    older.connections.add(added, SEALED)
+    database.change(CONNECTIONS.insert(as_the_first_release_did(added)))
 
     assert migrations.migrate(database) == list(migrations.NAMES[1:])
     newer = Store(database)
@@ -129,6 +132,16 @@ def test_an_older_state_keeps_its_data(database: Database) -> None:
     assert key.secret_sha256 == b"x" * 32
     assert newer.vault_keys.all() == {"k1": SEALED}
     assert newer.connections.get(organization, added.id) == added
+
+
+def as_the_first_release_did(added: Connection) -> dict[str, object]:
+    """A row of the table as its first form had it."""
+    values: dict[str, object] = {name: getattr(added, name) for name in CONNECTIONS._columns if hasattr(added, name)}
+    values["busy_calendar_ids"] = json.dumps(added.busy_calendar_ids)
+    values["settings"] = json.dumps(dict(added.settings))
+    for name in ("provider", "status", "sync_status"):
+        values[name] = str(values[name])
+    return {**values, "sealed_grant": SEALED, "disconnected_at": None}
 
 
 def test_the_previous_release_goes_on_over_a_newer_form(database: Database) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -248,12 +249,12 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
 
 
 def busy_request(*ids: str, days: int = 1, **more: object) -> pb.GetBusyRequest:
-    """GetBusy over tomorrow and ``days`` − 1 more."""
+    """GetBusy over tomorrow and ``days`` − 1 more, by reads that begin now unless told otherwise."""
     return pb.GetBusyRequest(
         connection_ids=ids,
         start_time=stamp(at(0)),
         end_time=stamp(at(0, day=days)),
-        **more,  # type: ignore[arg-type]
+        **{"max_staleness": Duration(), **more},  # type: ignore[arg-type]
     )
 
 

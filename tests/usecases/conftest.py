@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 
@@ -27,7 +27,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import ProviderRefused
-from calendar_server.providers.base import Account, Deadline, Link, Secret
+from calendar_server.providers.base import Account, Deadline, Link, Provider, Secret
 from calendar_server.providers.memory import MemoryProvider
 from calendar_server.store.store import Store
 from calendar_server.usecases.authorizations import Authorizations
@@ -47,6 +47,7 @@ from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
+from calendar_server.usecases.refresh import Missing, Refresher
 from calendar_server.vault import Vault
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
@@ -108,6 +109,7 @@ class World:
     provider: Interrupted
     accounts: Accounts
     connections: Connections
+    refresher: Refresher
     availability: Availability
     bookings: Bookings
     pushes: Pushes
@@ -130,10 +132,11 @@ class World:
         self.connections.disconnect(self.caller, connection.id)
 
     def busy(self, *connections: Connection, window: Interval | None = None, **more: object) -> BusyAnswer:
+        """Around noon, by reads that begin now unless told otherwise."""
         query = BusyQuery(
             Target(tuple(connection.id for connection in connections)),
             window or Interval(NOON - 4 * HOUR, NOON + 4 * HOUR),
-            **more,  # type: ignore[arg-type]
+            **{"max_staleness_s": 0, **more},  # type: ignore[arg-type]
         )
         return self.availability.get_busy(self.caller, query)
 
@@ -184,6 +187,32 @@ def cancelled(revision: int = 2, booking_id: str = "b") -> Booking:
     return Booking(BookingId(booking_id), revision, BookingStatus.CANCELLED)
 
 
+def build_availability(
+    store: Store,  # noqa: F811 — the fixture's name
+    grants: Grants,
+    providers: Mapping[ProviderName, Provider],
+    *,
+    call_s: float = 5,
+    read_threads: int = 8,
+    reconcile_s: float = 3600,
+    cache_entries: int = 100,
+) -> tuple[Availability, Refresher]:
+    """Both over this store. Closed in this order."""
+    refresher = Refresher(
+        store,
+        grants,
+        providers,
+        read_threads=read_threads,
+        horizon_days=400,
+        reconcile_s=reconcile_s,
+        learn=Missing(store).learn,
+    )
+    availability = Availability(
+        store, refresher, call_s=call_s, max_staleness_s=60, unreadable_retry_s=60, cache_entries=cache_entries
+    )
+    return availability, refresher
+
+
 def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
     vault = VAULT
@@ -196,7 +225,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     )
     providers = dict.fromkeys(ProviderName, provider)
     accounts, grants, contents = Accounts(), Grants(store, vault, {}), BookingContents(vault)
-    availability = Availability(store, grants, providers, call_s=5, read_threads=8, unreadable_retry_s=60)
+    availability, refresher = build_availability(store, grants, providers)
     authorizations = Authorizations(store, vault, {}, redirect_uris=[], public_url="http://127.0.0.1", call_s=5)
 
     def hasten(connection_ids: list[ConnectionId]) -> None:
@@ -209,6 +238,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
         connections=Connections(
             store, vault, grants, providers, accounts, authorizations, {}, call_s=5, wake=lambda: None
         ),
+        refresher=refresher,
         availability=availability,
         bookings=Bookings(store, contents, availability, providers, waiting_most=8, wake=lambda: None),
         pushes=Pushes(store, contents, grants, providers, HostGate(slow_most=4, opened=hasten), push_s=10),
@@ -222,3 +252,4 @@ def world(store: Store) -> Iterator[World]:  # noqa: F811 — the fixture's name
     world = build_world(store)
     yield world
     world.availability.close()
+    world.refresher.close()

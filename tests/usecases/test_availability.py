@@ -29,10 +29,10 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers.memory import MemoryProvider
-from calendar_server.usecases.availability import Availability, BusyUnknown
+from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import BusyQuery, Target, UpdateCommand
 from calendar_server.usecases.grants import Grants
-from tests.usecases.conftest import HOME, HOUR, NOON, SHOWN, VAULT, WORK, World, booking, cancelled
+from tests.usecases.conftest import HOME, HOUR, NOON, SHOWN, VAULT, WORK, World, booking, build_availability, cancelled
 
 FAILURES: list[CalendarError] = [
     ProviderUnavailable("down"),
@@ -221,9 +221,8 @@ def test_connections_are_read_at_the_same_time(world: World) -> None:
 
     meeting = Meeting([Calendar(WORK), Calendar(HOME)])
     grants = Grants(world.store, VAULT, {})
-    availability = Availability(
-        world.store, grants, {ProviderName.CALDAV: meeting}, call_s=5, read_threads=8, unreadable_retry_s=60
-    )
+    availability, refresher = build_availability(world.store, grants, {ProviderName.CALDAV: meeting})
     query = BusyQuery(Target(tuple(c.id for c in connections)), Interval(NOON, NOON + HOUR))
     assert availability.get_busy(world.caller, query).complete
     availability.close()
+    refresher.close()

@@ -64,7 +64,7 @@ from calendar_server.usecases.commands import (
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
-from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, cancelled
+from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, build_availability, cancelled
 
 Result = TypeVar("Result")
 
@@ -210,12 +210,12 @@ class TestDeadlines:
 
     def availability(self, world: World, call_s: float) -> Availability:
         providers = dict.fromkeys(ProviderName, world.provider)
-        return Availability(
-            world.store, Grants(world.store, VAULT, {}), providers, call_s=call_s, read_threads=4, unreadable_retry_s=60
-        )
+        return build_availability(
+            world.store, Grants(world.store, VAULT, {}), providers, call_s=call_s, read_threads=4
+        )[0]
 
     def query(self, connection: Connection) -> BusyQuery:
-        return BusyQuery(Target((connection.id,)), NOON_TO_ONE, allow_partial=True)
+        return BusyQuery(Target((connection.id,)), NOON_TO_ONE, allow_partial=True, max_staleness_s=0)
 
     def test_a_call_without_a_deadline_ends_by_itself(self, hung: World) -> None:
         availability, connection = self.availability(hung, 0.3), hung.connect()

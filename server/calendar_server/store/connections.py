@@ -70,8 +70,10 @@ class Connections:
             conflict_target=("organization_id", "owner", "provider", "subject"),
             conflict_where=peewee.SQL("disconnected_at IS NULL"),
         )
-        if not self._database.change(query):
-            raise AlreadyThere()
+        with self._database.joined():
+            if not self._database.change(query):
+                raise AlreadyThere()
+            self._database.touch([connection.id])
 
     def get(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection | None:
         """The live one with this id."""
@@ -178,6 +180,7 @@ class Connections:
                 C.sync_status: str(SyncStatus.CONNECTED),
                 C.sync_error: None,
             },
+            shown=True,
         )
 
     def choose(
@@ -187,6 +190,7 @@ class Connections:
         self._update(
             connection_id,
             {C.calendar_id: calendar_id, C.busy_calendar_ids: json.dumps(list(busy_calendar_ids))},
+            shown=True,
         )
 
     def note_success(self, connection_id: ConnectionId, at: Instant, grant_version: int) -> None:
@@ -217,6 +221,7 @@ class Connections:
                 C.sync_error: message,
             },
             C.grant_version == grant_version,
+            shown=True,
         )
 
     def grant(self, connection_id: ConnectionId) -> SealedGrant | None:
@@ -228,6 +233,14 @@ class Connections:
     def is_live(self, connection_id: ConnectionId) -> bool:
         """Whether it is known and was not disconnected."""
         return self._database.row(C.select(C.id).where(_LIVE, C.id == connection_id)) is not None
+
+    def blocking(self, connection_ids: Sequence[ConnectionId]) -> dict[ConnectionId, frozenset[CalendarId]]:
+        """Which calendars block of each live one among them. The disconnected are left out."""
+        found: dict[ConnectionId, frozenset[CalendarId]] = {}
+        for chunk in chunks(sorted(set(connection_ids))):
+            rows = self._database.rows(C.select(C.id, C.busy_calendar_ids).where(_LIVE, C.id.in_(chunk)))
+            found |= {ConnectionId(row["id"]): frozenset(json.loads(row["busy_calendar_ids"])) for row in rows}
+        return found
 
     def shared(self, connection_id: ConnectionId) -> bool:
         """Whether another live connection, of any organization, holds the same account."""
@@ -250,6 +263,7 @@ class Connections:
             connection_id,
             {C.disconnected_at: at, C.sealed_grant: None, C.settings: "{}"},
             C.organization_id == organization_id,
+            shown=True,
         )
 
     def sealed_grants(self) -> Iterator[tuple[ConnectionId, str]]:
@@ -272,8 +286,17 @@ class Connections:
         row = self._database.row(C.select(*_COLUMNS).where(_LIVE, *conditions))
         return None if row is None else _connection(row)
 
-    def _update(self, connection_id: ConnectionId, changes: dict[Any, Any], *conditions: Any) -> bool:
-        return self._database.change(C.update(changes).where(_LIVE, C.id == connection_id, *conditions)) == 1
+    def _update(
+        self, connection_id: ConnectionId, changes: dict[Any, Any], *conditions: Any, shown: bool = False
+    ) -> bool:
+        """``shown``: answers about the connection that were kept count no more."""
+        query = C.update(changes).where(_LIVE, C.id == connection_id, *conditions)
+        if not shown:
+            return self._database.change(query) == 1
+        with self._database.joined():
+            changed = self._database.change(query) == 1
+            self._database.touch([connection_id] if changed else [])
+        return changed
 
 
 def _connection(row: Row) -> Connection:

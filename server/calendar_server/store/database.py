@@ -15,7 +15,7 @@ import select
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,9 +175,12 @@ class _Postgres(peewee.PostgresqlDatabase):
 
 
 class _Thread(threading.local):
-    """Whether this thread is inside a transaction."""
+    """Whether this thread is inside a transaction, and which connections' answers that changes."""
 
     inside = False
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
 
 
 class Database:
@@ -200,6 +203,11 @@ class Database:
         # are met in the file's own lock, which is polled.
         self._writer = threading.Lock()
         self._thread = _Thread()
+        # SQLite tells a connection of others' commits; this one makes none of its own.
+        self._look: Any = None
+        self._looking = threading.Lock()
+        self.told: list[Callable[[set[str]], None]] = []
+        """Who is told, after the commit and in the same thread, which connections' answers a transaction changed."""
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -213,6 +221,9 @@ class Database:
     def close(self) -> None:
         """Close all connections; those in use when their query ends."""
         self._pool.close()
+        with self._looking:
+            if self._look is not None:
+                _shut(self._look)
 
     @property
     def in_transaction(self) -> bool:
@@ -234,6 +245,7 @@ class Database:
             self._thread.inside = True
             try:
                 yield
+                self._bump()
             except BaseException:
                 self._roll_back()
                 raise
@@ -241,6 +253,78 @@ class Database:
                 self._commit()
             finally:
                 self._thread.inside = False
+                touched, self._thread.touched = self._thread.touched, set()
+        if touched:
+            self._changed(touched)
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """The transaction that the thread is in, or one of its own."""
+        if self._thread.inside:
+            yield
+        else:
+            with self.transaction():
+                yield
+
+    def touch(self, connection_ids: Iterable[str]) -> None:
+        """Inside a transaction: with its commit, answers about these connections that were kept count no more."""
+        if not self._thread.inside:
+            raise RuntimeError("What a change touches is noted with the change, in one transaction.")
+        self._thread.touched.update(connection_ids)
+
+    def _bump(self) -> None:
+        # In one order, and after all else that this transaction locks, so that two never wait for each other in a ring.
+        for chunk in chunks(sorted(self._thread.touched)):
+            values = ", ".join("(?, 1)" for _ in chunk)
+            self.execute(
+                f"INSERT INTO versions (connection_id, version) VALUES {values} "  # noqa: S608 — placeholders alone
+                "ON CONFLICT (connection_id) DO UPDATE SET version = versions.version + 1",
+                *chunk,
+            )
+
+    def _changed(self, connection_ids: set[str]) -> None:
+        for told in self.told:
+            told(connection_ids)
+
+    def execute(self, sql: str, *values: object) -> None:
+        """Run a statement with ``?`` for its values, inside the thread's transaction or by itself."""
+        with self._session(writes=True), translated():
+            self._engine.execute_sql(self._spelled(sql), values)
+
+    def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.
+
+        The hot path: building a query and going through peewee costs more than the query.
+        """
+        if self._thread.inside:
+            with translated():
+                return list(self._engine.execute_sql(self._spelled(sql), values).fetchall())
+        with translated():
+            raw = self._pool.take()
+            try:
+                return list(raw.execute(self._spelled(sql), values).fetchall())
+            finally:
+                self._pool.give_back(raw)
+
+    def _spelled(self, sql: str) -> str:
+        return sql if self.is_sqlite else sql.replace("?", "%s")
+
+    def dial(self) -> Any:
+        """A connection of the driver's own, outside the pool. Whoever asks for it closes it."""
+        with translated():
+            return self._engine.dial()
+
+    def data_version(self) -> int | None:
+        """A number that changes with every commit to SQLite's file, by whomever; None where there is no such thing.
+
+        A few microseconds: SQLite looks at shared memory (https://sqlite.org/pragma.html#pragma_data_version).
+        """
+        if not self.is_sqlite:
+            return None
+        with self._looking, translated():
+            if self._look is None:
+                self._look = self._engine.dial()
+            return int(self._look.execute("PRAGMA data_version").fetchone()[0])
 
     def rows(self, query: Any) -> list[Row]:
         """All rows of a query."""

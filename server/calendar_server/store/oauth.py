@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from calendar_server.core.model import SECOND, ConnectionId, Instant, OrganizationId, ProviderName
-from calendar_server.store.database import Database
+from calendar_server.store.database import Database, chunks
 from calendar_server.store.tables import LEASES, OAUTH_STATES
 
 
@@ -92,6 +93,34 @@ class Leases:
         self._database.change(query)
         row = self._database.row(LEASES.select(LEASES.token).where(LEASES.name == name))
         return token if row is not None and row["token"] == token else None
+
+    def take_many(self, names: Sequence[str], lease_s: float) -> tuple[str, set[str]]:
+        """Take as many of these leases as nobody holds, under one token. Answers it, and which ones were taken."""
+        token = secrets.token_hex(16)
+        with self._database.joined():
+            now = self._database.now()
+            until = now + round(lease_s * SECOND)
+            for chunk in chunks(sorted(names)):
+                rows = [{LEASES.name: name, LEASES.token: token, LEASES.lease_until: until} for name in chunk]
+                self._database.change(
+                    LEASES.insert(rows).on_conflict(
+                        conflict_target=("name",),
+                        update={LEASES.token: token, LEASES.lease_until: until},
+                        where=(LEASES.lease_until <= now),
+                    )
+                )
+            taken = self._database.rows(LEASES.select(LEASES.name).where(LEASES.token == token))
+        return token, {row["name"] for row in taken}
+
+    def give_back_many(self, names: Iterable[str], token: str) -> None:
+        """End these leases, as far as they are still under this token."""
+        for chunk in chunks(sorted(names)):
+            self._database.change(LEASES.delete().where(LEASES.name.in_(chunk), LEASES.token == token))
+
+    def held(self, name: str) -> bool:
+        """Whether somebody holds this lease."""
+        query = LEASES.select(LEASES.name).where(LEASES.name == name, LEASES.lease_until > self._database.now())
+        return self._database.row(query) is not None
 
     def give_back(self, name: str, token: str) -> None:
         """End the lease, if it is still this one."""

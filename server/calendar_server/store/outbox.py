@@ -50,6 +50,9 @@ SPARE = 4
 _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
+_SHOWN = _CHANGEABLE - {"due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at"}
+"""What answers of GetBusy are made of, among the columns."""
+
 # Written into the statement, not bound to it: partial indexes are only used where the planner sees the value.
 _PENDING_WORD = peewee.SQL("'pending'")
 _PENDING = O.state == _PENDING_WORD
@@ -75,11 +78,13 @@ class Outbox:
     def put(self, row: OutboxRow) -> None:
         """Insert the row, or replace the one with its id."""
         values = {getattr(O, name): _plain(getattr(row, name)) for name in _COLUMNS}
-        self._database.change(
-            O.insert(values).on_conflict(
-                conflict_target=("id",), preserve=tuple(name for name in _COLUMNS if name != "id")
+        with self._database.joined():
+            self._database.change(
+                O.insert(values).on_conflict(
+                    conflict_target=("id",), preserve=tuple(name for name in _COLUMNS if name != "id")
+                )
             )
-        )
+            self._database.touch([row.connection_id])
 
     def get(self, row_id: str) -> OutboxRow | None:
         """The row with this id."""
@@ -217,7 +222,9 @@ class Outbox:
                 O.updated_at: at,
             }
         ).where(O.connection_id == connection_id, O.state.not_in(ended))
-        return self._database.change(query)
+        with self._database.joined():
+            self._database.touch([connection_id])
+            return self._database.change(query)
 
     def take_over_cancelled(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let a new connection take out the events of cancelled bookings that disconnected ones of its account left.
@@ -377,7 +384,14 @@ class Outbox:
         values = {O.lease_token: "", O.lease_until: 0} if ends else {O.lease_token: lease_token}
         values.update({getattr(O, name): _plain(value) for name, value in changes.items()})
         query = O.update(values).where(O.id == row_id, O.lease_token == lease_token, *conditions)
-        return self._database.change(query) == 1
+        if not changes.keys() & _SHOWN:
+            return self._database.change(query) == 1
+        with self._database.joined():
+            if self._database.change(query) != 1:
+                return False
+            row = self._database.row(O.select(O.connection_id).where(O.id == row_id))
+            self._database.touch([row["connection_id"]] if row else [])
+        return True
 
 
 def _claimable(now: Instant) -> tuple[Any, ...]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from calendar_server.core.model import Instant
 from calendar_server.store import migrations
 from calendar_server.store.bookings import Bookings
+from calendar_server.store.changes import Changes
 from calendar_server.store.connections import Connections
 from calendar_server.store.database import Database
 from calendar_server.store.errors import AlreadyThere, CommitUnknown, StoreError
+from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
@@ -34,6 +36,8 @@ class Store:
         self.outbox = Outbox(database)
         self.oauth_states = OAuthStates(database)
         self.leases = Leases(database)
+        self.mirror = Mirror(database)
+        self.changes = Changes(database)
 
     @classmethod
     def open(cls, database_url: str) -> Store:
@@ -62,6 +66,10 @@ class Store:
         """The database's time, which all replicas share."""
         return self._database.now()
 
+    def data_version(self) -> int | None:
+        """A number that changes with every commit, where the database has such a thing (SQLite); else None."""
+        return self._database.data_version()
+
     def ping(self) -> None:
         """Raise ``StoreError`` when the database is out of reach."""
         self._database.value("SELECT 1")
@@ -72,4 +80,5 @@ class Store:
 
     def close(self) -> None:
         """Close all connections to the database."""
+        self.changes.close()
         self._database.close()

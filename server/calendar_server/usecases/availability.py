@@ -1,18 +1,21 @@
-"""When connections are busy. Unknown is not free: what could not be read is an error, or is told as unknown."""
+"""When connections are busy: from what was read of them, late enough. Unknown is not free: what could not be read is an
+error, or is told as unknown."""
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import logging
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from calendar_server.core.availability import Options, Ours, Overlay, Verdict, blocked, unreadable, verdicts
-from calendar_server.core.intervals import merge
+from calendar_server.core.intervals import merge, touches
 from calendar_server.core.model import (
+    HOUR,
     SECOND,
     BookingId,
     BusyState,
@@ -21,23 +24,40 @@ from calendar_server.core.model import (
     CalendarRead,
     Connection,
     ConnectionId,
+    ConnectionStatus,
     EventId,
     Instant,
     Interval,
-    ProviderName,
 )
-from calendar_server.errors import CalendarError, EventUnreadable, NotFound, ProviderUnavailable, StoreUnavailable
-from calendar_server.providers.base import Deadline, Provider
+from calendar_server.core.packing import Unpackable, unpack_content
+from calendar_server.errors import (
+    CalendarError,
+    EventUnreadable,
+    LimitExceeded,
+    NeedsReauth,
+    ProviderThrottled,
+    ProviderUnavailable,
+    StoreUnavailable,
+)
+from calendar_server.providers.base import Deadline
 from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
-from calendar_server.usecases.grants import Grants
-from calendar_server.usecases.targets import resolve
+from calendar_server.usecases.refresh import Key, Need, Refresher
+from calendar_server.usecases.snapshots import Held, Outdated, Snapshot, Snapshots
 
 _log = logging.getLogger(__name__)
 
 ANSWER_S = 0.2
 """Seconds of the caller's deadline that are kept for making the answer."""
+STALE_MOST = 24 * HOUR
+"""How old a read may be to be told as stale; what is older says nothing any more."""
+USED_EVERY_S = 20.0
+"""Seconds between two notes that a connection is in use."""
+ROUNDS_MOST = 4
+"""Times that an answer is begun again because what it rests on was replaced meanwhile."""
+THROTTLED_S = 5.0
+"""Seconds after a provider asked to slow down in which callers' questions are not passed on. The worker waits it out."""
 
 
 class BusyUnknown(CalendarError):
@@ -53,55 +73,77 @@ class BusyUnknown(CalendarError):
         self.calendars = calendars
 
 
-Key = tuple[ConnectionId, CalendarId]
-"""One calendar of one connection."""
-
-
 @dataclass(frozen=True, slots=True)
-class Reads:
-    """What a round of reads found, per calendar in the order asked: a read, or why there is none."""
+class Seen:
+    """One calendar as a read that began at ``as_of`` found it."""
 
     as_of: Instant
-    found: Mapping[Key, CalendarRead | CalendarError]
+    read: CalendarRead
+
+
+Reads = Mapping[Key, Seen | CalendarError]
+"""What a round of reads found, per calendar in the order asked: a read, or why there is none."""
+
+Failure = tuple[CalendarError, CalendarBusy]
 
 
 class Availability:
-    """Reads calendars in parallel and lays committed bookings over them."""
+    """Answers from the mirror, has it refreshed where it is not fresh enough, and lays committed bookings over it.
+
+    ``max_staleness_s``: how old what an answer rests on may be when the call does not say. ``cache_entries``: connections
+    kept in memory. ``provider_calls``: calls that may wait for providers at once; more are refused, so that calls that
+    need none always find a thread.
+    """
 
     def __init__(
         self,
         store: Store,
-        grants: Grants,
-        providers: Mapping[ProviderName, Provider],
+        refresher: Refresher,
         *,
         call_s: float,
-        read_threads: int,
+        max_staleness_s: float,
         unreadable_retry_s: float,
+        cache_entries: int = 20_000,
+        provider_calls: int = 112,
     ):
         self._store = store
-        self._grants = grants
-        self._providers = providers
+        self._refresher = refresher
+        self._snapshots = Snapshots(store, entries=cache_entries)
         self._call_s = call_s
+        self._max_staleness_s = max_staleness_s
         self._unreadable_retry_s = unreadable_retry_s
-        self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        self._provider_calls = threading.BoundedSemaphore(provider_calls)
+        self._used: dict[ConnectionId, float] = {}
+        self._notes = ThreadPoolExecutor(1, thread_name_prefix="used")
 
     def close(self) -> None:
-        """End the reading threads; reads that have not begun are dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the thread that notes what is in use."""
+        self._notes.shutdown(wait=True, cancel_futures=True)
 
     def get_busy(self, caller: Caller, query: BusyQuery) -> BusyAnswer:
         """When the target is busy. Raises ``BusyUnknown`` unless everything is known or the query allows partial answers.
 
-        Every read is begun after the call arrived, so any ``max_staleness_s`` holds.
+        Nothing in the answer rests on a read begun before now less ``max_staleness_s`` unless it is told as stale. With 0
+        every calendar is read in full after the call arrived.
         """
-        connections = resolve(self._store, caller.organization_id, query.target)
-        reads = self.read(connections, query.window, self.deadline(caller))
-        ended = {key[0] for key, outcome in reads.found.items() if isinstance(outcome, NotFound)}
-        if ended:
-            # Disconnected while we read. Who was named must be there; an owner has one connection less.
-            connections = [c for c in resolve(self._store, caller.organization_id, query.target) if c.id not in ended]
-            reads = Reads(reads.as_of, {key: found for key, found in reads.found.items() if key[0] not in ended})
-        return self._answer(connections, query, reads)
+        staleness_s = self._max_staleness_s if query.max_staleness_s is None else query.max_staleness_s
+        deadline = self.deadline(caller)
+        not_before: Instant | None = None
+        asked: dict[Key, CalendarError | None] = {}
+        for _ in range(ROUNDS_MOST):
+            try:
+                snapshots, now = self._snapshots.of(caller.organization_id, query.target)
+                if not_before is None:
+                    not_before = now - round(staleness_s * SECOND)
+                lacking = _lacking(snapshots, query.window, not_before, staleness_s <= 0, asked)
+                if not lacking:
+                    return self._answer(snapshots, query, not_before, asked, now)
+                asked |= self._ask(
+                    caller, snapshots, lacking, query.window, not_before, staleness_s <= 0, deadline, now
+                )
+            except Outdated:
+                continue
+        raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
 
     def deadline(self, caller: Caller) -> Deadline:
         """Until when a call may converse with providers."""
@@ -110,95 +152,191 @@ class Availability:
         return Deadline(caller.deadline.at - ANSWER_S).sooner(self._call_s)
 
     def read(self, connections: Sequence[Connection], window: Interval, deadline: Deadline) -> Reads:
-        """Read every blocking calendar of the connections now, in parallel. Never raises for a calendar's sake."""
-        as_of = self._store.now()
-        began: dict[Key, Future[CalendarRead]] = {}
-        for connection in connections:
-            for calendar_id in connection.busy_calendar_ids:
-                context = contextvars.copy_context()
-                began[connection.id, calendar_id] = self._threads.submit(
-                    context.run, self._read, connection, calendar_id, window, deadline
-                )
-        wait(began.values(), timeout=deadline.remaining() + ANSWER_S / 2)
-        found = {key: self._outcome(future) for key, future in began.items()}
-        self._learn(connections, found, as_of)
-        return Reads(as_of, found)
-
-    def _read(
-        self, connection: Connection, calendar_id: CalendarId, window: Interval, deadline: Deadline
-    ) -> CalendarRead:
-        deadline.check()
-        with self._grants.use(connection) as link:
-            return self._providers[connection.provider].read_calendar(link, calendar_id, window, deadline)
-
-    @staticmethod
-    def _outcome(future: Future[CalendarRead]) -> CalendarRead | CalendarError:
-        if not future.done():
-            future.cancel()
-            return ProviderUnavailable("The provider took too long to answer.")
-        try:
-            return future.result()
-        except StoreUnavailable:
-            # Our own database, not this calendar: the whole call cannot be answered.
-            raise
-        except CalendarError as error:
-            return error
-        except Exception:
-            # Whatever went wrong in reading, the calendar is unknown; it must not take the others with it.
-            _log.exception("read_failed")
-            return ProviderUnavailable("The calendar could not be read, for a reason inside this service.")
-
-    def _learn(
-        self, connections: Sequence[Connection], found: Mapping[Key, CalendarRead | CalendarError], as_of: Instant
-    ) -> None:
-        """Note which conversations went well, and which events of ours their owners have deleted."""
-        failed = {key[0] for key, outcome in found.items() if isinstance(outcome, CalendarError)}
-        asked = {key[0] for key in found}
-        self._grants.went_well([c for c in connections if c.id in asked and c.id not in failed])
-        listed = {
-            key: outcome.event_ids
-            for key, outcome in found.items()
-            if isinstance(outcome, CalendarRead) and outcome.event_ids is not None
-        }
-        if not listed:
-            return
-        for ours in self._store.outbox.ours([key[0] for key in listed]):
-            there = listed.get((ours.connection_id, ours.calendar_id))
-            if there is not None and ours.counts and ours.event_id not in there:
-                self._store.outbox.note_missing(ours.connection_id, ours.event_id, before=as_of, at=self._store.now())
-
-    def _answer(self, connections: Sequence[Connection], query: BusyQuery, reads: Reads) -> BusyAnswer:
-        # Asked after the reads: what was committed meanwhile is laid over them, what was cancelled meanwhile is not.
-        ids = [connection.id for connection in connections]
-        ours, overlays = self._ours(ids, reads.as_of), self._overlays(ids, query.window)
-        options = Options(query.exclude_booking_ids, query.ignore_tentative)
-        calendars: list[CalendarBusy] = []
-        failures: list[tuple[CalendarError, CalendarBusy]] = []
-        busy: list[Interval] = []
-        complete = True
+        """Read every blocking calendar of the connections in full now. Never raises for a calendar's sake."""
         now = self._store.now()
-        for key, outcome in (*reads.found.items(), *_written_only(overlays, reads.found)):
-            read = outcome if isinstance(outcome, CalendarRead) else None
-            judged = verdicts(read, overlays.get(key, ()), ours.get(key, {}), query.window, options)
-            intervals = blocked(judged, query.window)
-            busy.extend(intervals)
-            error = self._error(outcome, ours.get(key, {}), query.window, options)
-            calendar = CalendarBusy(
-                connection_id=key[0],
-                calendar_id=key[1],
-                state=BusyState.UNKNOWN if read is None else BusyState.FRESH,
-                as_of=None if read is None else reads.as_of,
-                problem=problem_of(error, now) if error else None,
-                busy=() if query.view is BusyView.MERGED else tuple(intervals),
-                events=_explained(judged) if query.view is BusyView.EXPLAINED else (),
+        needs = [Need(connection, connection.busy_calendar_ids) for connection in connections]
+        errors = self._waiting(needs, window, now, True, deadline)
+        rows = {
+            (row.connection_id, row.calendar_id): row
+            for row in self._store.mirror.busy([need.connection.id for need in needs])
+        }
+        reads: dict[Key, Seen | CalendarError] = {}
+        for need in needs:
+            for calendar_id in need.calendar_ids:
+                key = (need.connection.id, calendar_id)
+                row = rows.get(key)
+                content = self._store.mirror.content(*key) if row is not None and key not in errors else None
+                if row is None or content is None or row.as_of < now:
+                    reads[key] = errors.get(key) or ProviderUnavailable(
+                        "The calendar could not be read at this moment."
+                    )
+                    continue
+                try:
+                    reads[key] = Seen(row.as_of, unpack_content(content.events))
+                except Unpackable:
+                    reads[key] = ProviderUnavailable("The calendar could not be read at this moment.")
+        return reads
+
+    def _ask(
+        self,
+        caller: Caller,
+        snapshots: Sequence[Snapshot],
+        lacking: Mapping[ConnectionId, tuple[CalendarId, ...]],
+        window: Interval,
+        not_before: Instant,
+        full: bool,
+        deadline: Deadline,
+        now: Instant,
+    ) -> dict[Key, CalendarError | None]:
+        """Have what is lacking refreshed. Answers what was asked, with the error where there was one."""
+        asked: dict[Key, CalendarError | None] = {}
+        for snapshot in snapshots:
+            refused = NeedsReauth() if snapshot.head.status is ConnectionStatus.NEEDS_REAUTH else None
+            for calendar_id in lacking.get(snapshot.head.id, ()):
+                asked[snapshot.head.id, calendar_id] = refused or _throttled(snapshot.held.get(calendar_id), now)
+        connections = self._store.connections.get_many(caller.organization_id, list(lacking))
+        needs = [
+            Need(connection, calendar_ids)
+            for connection in connections
+            if (calendar_ids := tuple(each for each in lacking[connection.id] if asked[connection.id, each] is None))
+        ]
+        if needs:
+            asked |= self._waiting(needs, window, not_before, full, deadline)
+        return asked
+
+    def _waiting(
+        self, needs: Sequence[Need], window: Interval, not_before: Instant, full: bool, deadline: Deadline
+    ) -> dict[Key, CalendarError]:
+        if not self._provider_calls.acquire(blocking=False):
+            raise LimitExceeded("Too many calls wait for providers at this moment. Try again.", retry_after_s=1)
+        try:
+            return self._refresher.refresh(needs, window, not_before=not_before, full=full, deadline=deadline)
+        finally:
+            self._provider_calls.release()
+
+    def _answer(
+        self,
+        snapshots: Sequence[Snapshot],
+        query: BusyQuery,
+        not_before: Instant,
+        asked: Mapping[Key, CalendarError | None],
+        now: Instant,
+    ) -> BusyAnswer:
+        options = Options(query.exclude_booking_ids, query.ignore_tentative)
+        window = query.window
+        calendars: list[CalendarBusy] = []
+        failures: list[Failure] = []
+        busy: list[list[Interval]] = []
+        written_only: list[tuple[Key, Sequence[Overlay]]] = []
+        for snapshot in snapshots:
+            head = snapshot.head
+            overlays = self._snapshots.overlays(snapshot, window)
+            for calendar_id in head.busy_calendar_ids:
+                held = snapshot.held.get(calendar_id)
+                error = asked.get((head.id, calendar_id))
+                if error is None and not (held and held.row.as_of >= not_before and held.covers(window)):
+                    error = ProviderUnavailable("The calendar could not be read at this moment.")
+                known = held
+                if error is not None and not (held and held.covers(window) and held.row.as_of > now - STALE_MOST):
+                    known = None
+                state = BusyState.FRESH if error is None else BusyState.STALE if known else BusyState.UNKNOWN
+                intervals, judged = self._judged(
+                    snapshot, known, overlays.get(calendar_id, ()), window, options, query.view
+                )
+                busy.append(intervals)
+                if error is None and known is not None:
+                    error = self._unreadable(known, window, options)
+                calendar = CalendarBusy(
+                    connection_id=head.id,
+                    calendar_id=calendar_id,
+                    state=state,
+                    as_of=known.row.as_of if known else None,
+                    problem=problem_of(error, now) if error else None,
+                    busy=() if query.view is BusyView.MERGED else tuple(intervals),
+                    events=_explained(judged) if query.view is BusyView.EXPLAINED else (),
+                )
+                calendars.append(calendar)
+                if error:
+                    failures.append((error, dataclasses.replace(calendar, busy=(), events=())))
+            written_only += (
+                ((head.id, calendar_id), own)
+                for calendar_id, own in overlays.items()
+                if calendar_id not in head.busy_calendar_ids
             )
-            calendars.append(calendar)
-            if error:
-                complete = False
-                failures.append((error, dataclasses.replace(calendar, busy=(), events=())))
+        for key, own in sorted(written_only, key=lambda each: each[0]):
+            # A calendar that only receives bookings: it is not read, but what we committed to it blocks.
+            touching = [overlay for overlay in own if touches(overlay.interval, window)]
+            if not touching:
+                continue
+            judged = verdicts(None, touching, {}, window, options)
+            intervals = blocked(judged, window)
+            busy.append(intervals)
+            calendars.append(
+                CalendarBusy(
+                    connection_id=key[0],
+                    calendar_id=key[1],
+                    state=BusyState.FRESH,
+                    as_of=now,
+                    busy=() if query.view is BusyView.MERGED else tuple(intervals),
+                    events=_explained(judged) if query.view is BusyView.EXPLAINED else (),
+                )
+            )
         if failures and not query.allow_partial:
             self.refuse(failures)
-        return BusyAnswer(tuple(merge(busy)), complete, tuple(calendars))
+        self._note_use(snapshots, now)
+        return BusyAnswer(tuple(_joined(busy)), not failures, tuple(calendars))
+
+    def _judged(
+        self,
+        snapshot: Snapshot,
+        held: Held | None,
+        overlays: Sequence[Overlay],
+        window: Interval,
+        options: Options,
+        view: BusyView,
+    ) -> tuple[list[Interval], list[Verdict]]:
+        """When one calendar is busy; and, for the explained view, what every event in the window means."""
+        if view is BusyView.EXPLAINED:
+            whole = self._snapshots.whole(snapshot, held) if held else None
+            judged = verdicts(whole, overlays, held.ours if held else {}, window, options)
+            return blocked(judged, window), judged
+        plain: list[Interval] = []
+        if held is not None:
+            track = self._snapshots.firm(snapshot, held) if options.ignore_tentative else held.plain
+            plain = track.within(window)
+        special = held.special if held else None
+        if not overlays and not (special and (special.events or special.unreadable)):
+            return plain, []
+        judged = verdicts(special, overlays, held.ours if held else {}, window, options)
+        own = blocked(judged, window)
+        return (merge([*plain, *own]) if own else plain), judged
+
+    def _unreadable(self, held: Held, window: Interval, options: Options) -> CalendarError | None:
+        if not held.special.unreadable:
+            return None
+        event = unreadable(held.special, held.ours, window, options)
+        return None if event is None else EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
+
+    def _note_use(self, snapshots: Sequence[Snapshot], now: Instant) -> None:
+        """Note now and then that connections are in use, beside the call: the worker keeps those fresh."""
+        moment = time.monotonic()
+        due = [s.head.id for s in snapshots if moment - self._used.get(s.head.id, -USED_EVERY_S) >= USED_EVERY_S]
+        if not due:
+            return
+        if len(self._used) > 100_000:
+            self._used.clear()
+        self._used.update(dict.fromkeys(due, moment))
+        try:
+            self._notes.submit(self._use, due, now)
+        except RuntimeError:
+            # This process is ending.
+            return
+
+    def _use(self, ids: Sequence[ConnectionId], now: Instant) -> None:
+        try:
+            self._store.mirror.use(ids, now)
+        except StoreUnavailable:
+            _log.warning("use_not_noted")
 
     @staticmethod
     def refuse(failures: Sequence[tuple[CalendarError, CalendarBusy]]) -> None:
@@ -216,18 +354,22 @@ class Availability:
         one slot the second sees the first. Raises ``BusyUnknown`` when a calendar could not be read.
         """
         ids = [connection.id for connection in connections]
-        ours, overlays = self._ours(ids, reads.as_of), self._overlays(ids, window)
+        # Asked after the reads: what was committed meanwhile is laid over them, what was cancelled meanwhile is not.
+        ours, overlays = self._ours(ids, reads), self._overlays(ids, window)
         options = Options(excluded=frozenset({booking_id}))
-        failures: list[tuple[CalendarError, CalendarBusy]] = []
+        failures: list[Failure] = []
         taken: Key | None = None
         now = self._store.now()
-        for key, outcome in (*reads.found.items(), *_written_only(overlays, reads.found)):
-            read = outcome if isinstance(outcome, CalendarRead) else None
+        for key in (*reads, *(key for key in sorted(overlays) if key not in reads)):
+            seen = reads.get(key)
+            read = seen.read if isinstance(seen, Seen) else None
             judged = verdicts(read, overlays.get(key, ()), ours.get(key, {}), window, options)
-            error = self._error(outcome, ours.get(key, {}), window, options)
+            error: CalendarError | None = seen if isinstance(seen, CalendarError) else None
+            if read is not None and (event := unreadable(read, ours.get(key, {}), window, options)) is not None:
+                error = EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
             if error:
                 state = BusyState.UNKNOWN if read is None else BusyState.FRESH
-                as_of = None if read is None else reads.as_of
+                as_of = seen.as_of if isinstance(seen, Seen) else None
                 failures.append((error, CalendarBusy(*key, state, as_of, problem_of(error, now))))
             if taken is None and blocked(judged, window):
                 taken = key
@@ -235,23 +377,12 @@ class Availability:
             self.refuse(failures)
         return taken
 
-    def _error(
-        self,
-        outcome: CalendarRead | CalendarError,
-        ours: Mapping[EventId, Ours],
-        window: Interval,
-        options: Options,
-    ) -> CalendarError | None:
-        if isinstance(outcome, CalendarError):
-            return outcome
-        event = unreadable(outcome, ours, window, options)
-        return None if event is None else EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
-
-    def _ours(self, ids: Sequence[ConnectionId], as_of: Instant) -> Mapping[Key, Mapping[EventId, Ours]]:
-        """Our events, as reads that began at ``as_of`` have to be understood."""
+    def _ours(self, ids: Sequence[ConnectionId], reads: Reads) -> Mapping[Key, Mapping[EventId, Ours]]:
+        """Our events, as these reads have to be understood."""
         found: dict[Key, dict[EventId, Ours]] = defaultdict(dict)
         for row in self._store.outbox.ours(ids):
-            current = row.shown_at is not None and row.shown_at < as_of
+            seen = reads.get((row.connection_id, row.calendar_id))
+            current = isinstance(seen, Seen) and row.shown_at is not None and row.shown_at < seen.as_of
             found[row.connection_id, row.calendar_id][row.event_id] = Ours(row.booking_id, row.counts, current)
         return found
 
@@ -264,11 +395,40 @@ class Availability:
         return found
 
 
-def _written_only(
-    overlays: Mapping[Key, Sequence[Overlay]], found: Mapping[Key, CalendarRead | CalendarError]
-) -> list[tuple[Key, CalendarRead]]:
-    """Calendars that only receive bookings: they are not read, but what we committed to them blocks."""
-    return [(key, CalendarRead(())) for key in sorted(overlays) if key not in found]
+def _lacking(
+    snapshots: Sequence[Snapshot],
+    window: Interval,
+    not_before: Instant,
+    full: bool,
+    asked: Mapping[Key, CalendarError | None],
+) -> dict[ConnectionId, tuple[CalendarId, ...]]:
+    """The calendars that an answer cannot rest on yet, and that nobody was asked about for it."""
+    lacking: dict[ConnectionId, tuple[CalendarId, ...]] = {}
+    for snapshot in snapshots:
+        head = snapshot.head
+        for calendar_id in head.busy_calendar_ids:
+            held = snapshot.held.get(calendar_id)
+            if (full or held is None or not held.fresh(window, not_before)) and (head.id, calendar_id) not in asked:
+                lacking[head.id] = (*lacking.get(head.id, ()), calendar_id)
+    return lacking
+
+
+def _throttled(held: Held | None, now: Instant) -> CalendarError | None:
+    """A provider that has just asked to slow down is not asked again for a caller's sake."""
+    if held is None or held.row.problem_reason != ProviderThrottled.reason:
+        return None
+    until = min(held.row.retry_at, held.row.failed_at + round(THROTTLED_S * SECOND))
+    if now >= until:
+        return None
+    return ProviderThrottled(held.row.problem_message, retry_after_s=(held.row.retry_at - now) / SECOND)
+
+
+def _joined(busy: Sequence[Sequence[Interval]]) -> Sequence[Interval]:
+    """All calendars' intervals merged. Each of the lists is merged already."""
+    some = [each for each in busy if each]
+    if len(some) < 2:
+        return some[0] if some else ()
+    return merge([interval for each in some for interval in each])
 
 
 def _explained(judged: Sequence[Verdict]) -> tuple[ExplainedEvent, ...]:

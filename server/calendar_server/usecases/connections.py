@@ -293,6 +293,7 @@ class Connections:
             now = self._store.now()
             if self._store.connections.disconnect(caller.organization_id, connection_id, now):
                 self._store.outbox.detach(connection_id, now)
+                self._store.mirror.keep_only(connection_id, ())
 
     def _revoke(self, connection: Connection) -> None:
         revoker = self._revokers.get(connection.provider)
@@ -349,6 +350,7 @@ class Connections:
             self._store.connections.choose(
                 chosen.id, calendar_id=chosen.calendar_id, busy_calendar_ids=chosen.busy_calendar_ids
             )
+            self._store.mirror.keep_only(chosen.id, chosen.busy_calendar_ids)
         return self._get(caller.organization_id, command.id)
 
     def _read_calendars(self, caller: Caller, connection: Connection) -> Sequence[Calendar]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from calendar_server.core.model import SECOND, Connection, ConnectionStatus, ProviderName, SyncStatus
+from calendar_server.core.model import SECOND, Connection, ConnectionStatus, Instant, ProviderName, SyncStatus
 from calendar_server.errors import (
     CalendarError,
     NeedsReauth,
@@ -82,19 +82,18 @@ class Grants:
             self._store.connections.note_failure(connection.id, error.message)
             raise
 
-    def went_well(self, connections: list[Connection]) -> None:
-        """Note that the last conversation of these went well, in one transaction; at most once a second for each."""
+    def went_well(self, connections: Sequence[Connection]) -> None:
+        """Note that the last conversation of these went well, in one transaction."""
         now = self._store.now()
-        due = [
-            connection
-            # In the order of ids, as all who change several connections: two calls must not wait for each other.
-            for connection in sorted(connections, key=lambda connection: connection.id)
-            if connection.sync_status is not SyncStatus.CONNECTED or now - (connection.last_sync_at or 0) >= SECOND
-        ]
-        if not due:
-            return
-        with self._store.transaction():
-            for connection in due:
+        if any(_worth_noting(connection, now) for connection in connections):
+            with self._store.transaction():
+                self.note_well(connections, now)
+
+    def note_well(self, connections: Sequence[Connection], now: Instant) -> None:
+        """Note it in the caller's transaction; at most once a second for each."""
+        # In the order of ids, as all who change several connections: two calls must not wait for each other.
+        for connection in sorted(connections, key=lambda connection: connection.id):
+            if _worth_noting(connection, now):
                 self._store.connections.note_success(connection.id, now, connection.grant_version)
 
     def opened(self, connection: Connection) -> Secret:
@@ -175,6 +174,10 @@ class Grants:
         if secret["access_token"] == refused.values.get("access_token"):
             return False
         return int(secret["renew_at"]) > self._store.now()
+
+
+def _worth_noting(connection: Connection, now: Instant) -> bool:
+    return connection.sync_status is not SyncStatus.CONNECTED or now - (connection.last_sync_at or 0) >= SECOND
 
 
 def disconnected() -> CalendarError:

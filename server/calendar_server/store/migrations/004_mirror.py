@@ -34,6 +34,8 @@ STATEMENTS = (
         PRIMARY KEY (connection_id, calendar_id)
     )
     """,
+    # Which events of a calendar are ours.
+    "CREATE INDEX outbox_events ON outbox (connection_id, event_id)",
     # One row for a connection, the last that any transaction locks: whoever keeps an answer looks here first.
     "CREATE TABLE versions (connection_id {id} PRIMARY KEY, version BIGINT NOT NULL)",
 )

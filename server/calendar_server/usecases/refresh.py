@@ -1,0 +1,438 @@
+"""Keeping the mirror fresh: one refresh of a connection at a time, shared by all who need it.
+
+Vocabulary
+    need     calendars of one connection that somebody wants read, not earlier than some instant
+    flight   the refresh of one connection under way in this process; who needs no more than it brings waits for it
+    round    the flights that one caller begins together: their leases are taken, and their results stored, together
+    full     reading a calendar without asking its feed whether that is necessary: feeds lie, and leave holes
+
+Across processes a lease says who refreshes a connection. It saves requests; it is not what makes answers true: a result is
+stored only over an older one, and who waited for another's lease in vain reads for itself.
+
+``as_of`` of a result is the database's time before anything was asked.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from calendar_server.core.intervals import merge
+from calendar_server.core.model import (
+    DAY,
+    SECOND,
+    CalendarId,
+    CalendarRead,
+    Connection,
+    ConnectionId,
+    Instant,
+    Interval,
+    ProviderName,
+)
+from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content
+from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
+from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Refreshed, Remembered
+from calendar_server.store.mirror import BusyRow, Learned
+from calendar_server.store.store import Store
+from calendar_server.usecases.grants import Grants
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[ConnectionId, CalendarId]
+"""One calendar of one connection."""
+
+LEASE_S = 20.0
+"""Seconds that others leave a connection to whoever refreshes it; longer than a call converses with providers."""
+LOOK_S = 0.05
+"""Seconds between two looks at what another process is refreshing."""
+GATHER_S = 0.02
+"""Seconds in which results of a round are gathered before they are stored together."""
+ANSWER_S = 0.1
+"""Seconds past a caller's deadline within which a read that has just ended still counts."""
+BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
+"""Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
+
+Learn = Callable[[Connection, CalendarId, CalendarRead, Instant], None]
+"""Told of every read that went well, with the instant it began."""
+
+
+class Missing:
+    """Learns from reads which events of ours their owners have deleted."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def learn(self, connection: Connection, calendar_id: CalendarId, read: CalendarRead, as_of: Instant) -> None:
+        """Only a read that lists every event there says that one is missing."""
+        if read.event_ids is None:
+            return
+        for ours in self._store.outbox.ours([connection.id]):
+            if ours.calendar_id == calendar_id and ours.counts and ours.event_id not in read.event_ids:
+                self._store.outbox.note_missing(connection.id, ours.event_id, before=as_of, at=self._store.now())
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Calendars of one connection that have to be read."""
+
+    connection: Connection
+    calendar_ids: tuple[CalendarId, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    need: Need
+    began_at: Instant
+    window: Interval
+    full: bool
+    deadline: Deadline
+    done: threading.Event = field(default_factory=threading.Event)
+    errors: dict[CalendarId, CalendarError] = field(default_factory=dict)
+    broken: BaseException | None = None
+
+    def serves(self, need: Need, window: Interval, not_before: Instant, full: bool) -> bool:
+        """Whether whoever needs this may wait for the flight instead of beginning one."""
+        return (
+            self.began_at >= not_before
+            and (self.full or not full)
+            and set(need.calendar_ids) <= set(self.need.calendar_ids)
+            and self.window.start <= window.start
+            and window.end <= self.window.end
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What reading one calendar came to."""
+
+    window: Interval
+    full: bool
+    before_version: int
+    refreshed: Refreshed
+    intervals: bytes = b""
+    content: bytes | None = None
+
+
+class Refresher:
+    """Reads calendars and stores what they hold.
+
+    ``horizon_days``: how far ahead is read. ``reconcile_s``: after this many seconds a calendar is read in full, whatever
+    its feed says. ``read_threads``: conversations with providers at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        grants: Grants,
+        providers: Mapping[ProviderName, Provider],
+        *,
+        read_threads: int,
+        horizon_days: int,
+        reconcile_s: float,
+        learn: Learn,
+    ):
+        self._store = store
+        self._grants = grants
+        self._providers = providers
+        self._horizon = horizon_days * DAY
+        self._reconcile = round(reconcile_s * SECOND)
+        self._learn = learn
+        self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        self._lock = threading.Lock()
+        self._flights: dict[ConnectionId, _Flight] = {}
+
+    def close(self) -> None:
+        """End the reading threads; reads that have not begun are dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def horizon(self, connection_id: ConnectionId, now: Instant) -> Interval:
+        """What is kept of a connection's calendars: from a day back, and a day more than the horizon ahead.
+
+        It moves once a day, at an hour of the connection's own, so that not all are read anew at midnight.
+        """
+        hour = int.from_bytes(hashlib.sha256(connection_id.encode()).digest()[:4], "big") % 24
+        start = (now - hour * DAY // 24) // DAY * DAY + hour * DAY // 24
+        return Interval(start - DAY, start + self._horizon + DAY)
+
+    def refresh(
+        self, needs: Sequence[Need], window: Interval, *, not_before: Instant, full: bool, deadline: Deadline
+    ) -> dict[Key, CalendarError]:
+        """Bring calendars up to date by reads that begin at or after ``not_before``.
+
+        What is read covers ``window``. Answers the calendars that could not be read, and why. Raises ``StoreUnavailable``.
+        """
+        errors: dict[Key, CalendarError] = {}
+        left = list(needs)
+        while left:
+            now = self._store.now()
+            begun: list[_Flight] = []
+            shared: list[tuple[Need, _Flight, bool]] = []
+            with self._lock:
+                for need in left:
+                    flight = self._flights.get(need.connection.id)
+                    if flight is None:
+                        wanted = _union(self.horizon(need.connection.id, now), window)
+                        flight = _Flight(need, now, wanted, full, deadline)
+                        self._flights[need.connection.id] = flight
+                        begun.append(flight)
+                    else:
+                        shared.append((need, flight, flight.serves(need, window, not_before, full)))
+            if begun:
+                self._fly(begun, deadline, not_before)
+            left = []
+            for flight in begun:
+                if flight.broken is not None:
+                    raise flight.broken
+                errors.update({(flight.need.connection.id, each): error for each, error in flight.errors.items()})
+            for need, flight, serves in shared:
+                landed = flight.done.wait(deadline.remaining() + ANSWER_S)
+                if not landed:
+                    errors.update(dict.fromkeys(_keys(need), _too_long()))
+                elif not serves or (flight.broken is not None) or (flight.errors and flight.deadline.at < deadline.at):
+                    # It brought less than is needed here, or failed in less time than there is here.
+                    if deadline.remaining() > 0:
+                        left.append(need)
+                    else:
+                        errors.update(dict.fromkeys(_keys(need), _too_long()))
+                else:
+                    connection_id = need.connection.id
+                    errors.update({(connection_id, each): error for each, error in flight.errors.items()})
+        wanted_keys = {key for need in needs for key in _keys(need)}
+        return {key: error for key, error in errors.items() if key in wanted_keys}
+
+    def _fly(self, flights: Sequence[_Flight], deadline: Deadline, not_before: Instant) -> None:
+        """One round. Every flight has landed when this returns."""
+        names = {_lease(flight): flight for flight in flights}
+        token = ""
+        try:
+            token, taken = self._store.leases.take_many(list(names), LEASE_S)
+            mine = [flight for name, flight in names.items() if name in taken]
+            others = [flight for name, flight in names.items() if name not in taken]
+            self._read_all(mine, token, deadline)
+            patience = deadline.remaining() / 2
+            for flight in others:
+                self._await_other(flight, deadline, not_before, time.monotonic() + patience)
+        except BaseException as error:
+            for flight in flights:
+                if not flight.done.is_set():
+                    flight.broken = error
+            with suppress(StoreUnavailable):
+                self._store.leases.give_back_many(names, token)
+        finally:
+            for flight in flights:
+                self._land(flight)
+
+    def _await_other(self, flight: _Flight, deadline: Deadline, not_before: Instant, until: float) -> None:
+        """Another process refreshes this connection. Wait for what it brings; in vain, read here as well."""
+        need, name = flight.need, _lease(flight)
+        while True:
+            rows = {row.calendar_id: row for row in self._store.mirror.busy([need.connection.id])}
+            if all(
+                (row := rows.get(each)) is not None
+                and row.as_of >= not_before
+                and row.changed_at < row.as_of
+                and (not flight.full or row.full_at >= not_before)
+                and row.window.start <= flight.window.start
+                and flight.window.end <= row.window.end
+                for each in need.calendar_ids
+            ):
+                self._land(flight)
+                return
+            token, taken = self._store.leases.take_many([name], LEASE_S)
+            if taken or time.monotonic() > until:
+                self._read_all([flight], token, deadline)
+                return
+            time.sleep(min(LOOK_S, deadline.remaining()))
+
+    def _read_all(self, flights: Sequence[_Flight], token: str, deadline: Deadline) -> None:
+        """Read the calendars of these flights in parallel; store, and land each flight, as they end."""
+        if not flights:
+            return
+        rows = {
+            (row.connection_id, row.calendar_id): row
+            for row in self._store.mirror.busy([flight.need.connection.id for flight in flights])
+        }
+        running: dict[Future[_Result], tuple[_Flight, CalendarId]] = {}
+        open_calendars: dict[_Flight, int] = {}
+        results: dict[_Flight, dict[CalendarId, _Result | CalendarError]] = {}
+        for flight in flights:
+            connection = flight.need.connection
+            open_calendars[flight] = len(flight.need.calendar_ids)
+            results[flight] = {}
+            for calendar_id in flight.need.calendar_ids:
+                context = contextvars.copy_context()
+                row = rows.get((connection.id, calendar_id))
+                future = self._threads.submit(context.run, self._read, flight, calendar_id, row)
+                running[future] = (flight, calendar_id)
+        ended = [flight for flight in flights if not open_calendars[flight]]
+        store_at = time.monotonic()
+        while running or ended:
+            if ended and (not running or time.monotonic() >= store_at):
+                self._store_results(ended, results, token)
+                for flight in ended:
+                    self._land(flight)
+                ended = []
+                continue
+            until = min(store_at, deadline.at + ANSWER_S) if ended else deadline.at + ANSWER_S
+            done, _ = wait(running, timeout=max(0.0, until - time.monotonic()), return_when=FIRST_COMPLETED)
+            if not done and time.monotonic() >= deadline.at + ANSWER_S:
+                done = set(running)
+            for future in done:
+                flight, calendar_id = running.pop(future)
+                results[flight][calendar_id] = _outcome(future)
+                open_calendars[flight] -= 1
+                if not open_calendars[flight]:
+                    if not ended:
+                        store_at = time.monotonic() + GATHER_S
+                    ended.append(flight)
+
+    def _read(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> _Result:
+        """Read one calendar, in a reading thread."""
+        deadline, connection = flight.deadline, flight.need.connection
+        deadline.check()
+        before = self._remembered(flight, calendar_id, row)
+        window = flight.window if before is None else before.window
+        provider = self._providers[connection.provider]
+        with self._grants.use(connection) as link:
+            refreshed = provider.refresh_calendar(link, calendar_id, window, before, deadline)
+        version = 0 if row is None else row.content_version
+        if len(refreshed.memory) > MEMORY_BYTES:
+            refreshed = Refreshed(refreshed.read, b"")
+        read = refreshed.read
+        if read is None:
+            return _Result(window, False, version, refreshed)
+        track = Track.of(
+            merge(Interval(event.start, event.end) for event in read.events if event.reason.blocks),
+            doubt=bool(read.unreadable),
+        )
+        return _Result(window, before is None, version, refreshed, pack_track(track), pack_content(read))
+
+    def _remembered(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> Remembered | None:
+        """What the provider may build upon; None where it has to be read in full."""
+        if row is None or not row.as_of or flight.full or flight.began_at - row.full_at >= self._reconcile:
+            return None
+        if not (row.window.start <= flight.window.start and flight.window.end <= row.window.end):
+            return None
+        content = self._store.mirror.content(flight.need.connection.id, calendar_id)
+        if content is None or content.version != row.content_version:
+            return None
+        try:
+            return Remembered(row.window, unpack_content(content.events), content.memory)
+        except Unpackable:
+            return None
+
+    def _store_results(
+        self,
+        flights: Iterable[_Flight],
+        results: Mapping[_Flight, Mapping[CalendarId, _Result | CalendarError]],
+        token: str,
+    ) -> None:
+        """Store what a number of flights brought, in one transaction, and end their leases."""
+        landed = sorted(flights, key=lambda flight: flight.need.connection.id)
+        ids = [flight.need.connection.id for flight in landed]
+        mirror, connections = self._store.mirror, self._store.connections
+        with self._store.transaction():
+            connections.lock(ids)
+            live = connections.blocking(ids)
+            now = self._store.now()
+            learned: list[Learned] = []
+            for flight in landed:
+                connection = flight.need.connection
+                for calendar_id, result in results[flight].items():
+                    if isinstance(result, CalendarError):
+                        flight.errors[calendar_id] = result
+                        continue
+                    learned.append(
+                        Learned(
+                            connection.id,
+                            calendar_id,
+                            flight.began_at,
+                            result.window,
+                            result.full,
+                            result.before_version,
+                            result.intervals,
+                            result.content,
+                            result.refreshed.memory,
+                        )
+                    )
+            # What has been disconnected meanwhile, or no longer blocks, is not kept.
+            mirror.learn([each for each in learned if each.calendar_id in live.get(each.connection_id, ())])
+            for flight in landed:
+                self._note_failures(flight, live.get(flight.need.connection.id, frozenset()), now)
+            self._grants.note_well([flight.need.connection for flight in landed if not flight.errors], now)
+            self._store.leases.give_back_many([_lease(flight) for flight in landed], token)
+        for flight in landed:
+            if flight.need.connection.id not in live:
+                flight.errors = dict.fromkeys(flight.need.calendar_ids, _disconnected())
+                continue
+            for calendar_id, result in results[flight].items():
+                if isinstance(result, _Result) and result.refreshed.read is not None:
+                    self._learn(flight.need.connection, calendar_id, result.refreshed.read, flight.began_at)
+
+    def _note_failures(self, flight: _Flight, blocking: frozenset[CalendarId], now: Instant) -> None:
+        failed = {each: error for each, error in flight.errors.items() if each in blocking}
+        rows = self._store.mirror.busy([flight.need.connection.id]) if failed else []
+        rows_by_id = {row.calendar_id: row for row in rows}
+        for calendar_id, error in failed.items():
+            failures = rows_by_id[calendar_id].failures if calendar_id in rows_by_id else 0
+            wait_s = min(BACKOFF_S * 2.0 ** min(failures, 10), BACKOFF_MOST_S)
+            if error.retry_after_s is not None:
+                wait_s = max(wait_s, error.retry_after_s)
+            self._store.mirror.fail(
+                flight.need.connection.id,
+                calendar_id,
+                at=now,
+                retry_at=now + round(wait_s * SECOND),
+                reason=error.reason,
+                message=error.message,
+            )
+
+    def _land(self, flight: _Flight) -> None:
+        with self._lock:
+            if self._flights.get(flight.need.connection.id) is flight:
+                del self._flights[flight.need.connection.id]
+        flight.done.set()
+
+
+def _outcome(future: Future[_Result]) -> _Result | CalendarError:
+    if not future.done():
+        future.cancel()
+        return _too_long()
+    try:
+        return future.result()
+    except StoreUnavailable:
+        # Our own database, not this calendar: the whole call cannot be answered.
+        raise
+    except CalendarError as error:
+        return error
+    except Exception:
+        # Whatever went wrong in reading, the calendar is unknown; it must not take the others with it.
+        _log.exception("read_failed")
+        return ProviderUnavailable("The calendar could not be read, for a reason inside this service.")
+
+
+def _keys(need: Need) -> list[Key]:
+    return [(need.connection.id, calendar_id) for calendar_id in need.calendar_ids]
+
+
+def _lease(flight: _Flight) -> str:
+    return f"refresh:{flight.need.connection.id}"
+
+
+def _union(one: Interval, other: Interval) -> Interval:
+    return Interval(min(one.start, other.start), max(one.end, other.end))
+
+
+def _too_long() -> CalendarError:
+    return ProviderUnavailable("The provider took too long to answer.")
+
+
+def _disconnected() -> CalendarError:
+    return NotFound("There is no such connection. List shows the ones there are.")

@@ -1,0 +1,217 @@
+"""What is known of connections, kept in memory as long as the database says that it still holds.
+
+A snapshot of a connection is all that an answer about it is made of: which calendars block, what each held when it was
+last read, which of its events are ours, which bookings are committed. It is kept under the connection's version, and the
+version is looked at before every use: on SQLite by the file's own counter, on Postgres by the query that finds the
+connections. So no answer rests on anything older than the commits of the moment it was asked for, on whatever machine they
+were made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from calendar_server.core.availability import Ours, Overlay
+from calendar_server.core.intervals import merge
+from calendar_server.core.model import (
+    DAY,
+    BusyEvent,
+    CalendarId,
+    CalendarRead,
+    ConnectionId,
+    EventId,
+    Instant,
+    Interval,
+    OrganizationId,
+)
+from calendar_server.core.packing import Track, Unpackable, unpack_content, unpack_track
+from calendar_server.errors import NotFound
+from calendar_server.store.mirror import BusyRow, Head
+from calendar_server.store.rows import OverlayRow
+from calendar_server.store.store import Store
+from calendar_server.usecases.commands import Target
+
+TARGETS_MOST = 4096
+OVERLAY_BEFORE = 2 * DAY
+"""Bookings that ended longer ago are not kept in snapshots, but asked for when a window reaches back to them."""
+FOR_EVER = 2**62
+
+
+@dataclass(slots=True)
+class Held:
+    """One calendar as it was last read.
+
+    ``plain``: when others' events block, merged. ``special``: events of ours, and what could not be read; they are judged
+    anew for each answer.
+    """
+
+    row: BusyRow
+    plain: Track
+    special: CalendarRead
+    ours: Mapping[EventId, Ours]
+    whole: CalendarRead | None = None
+    firm: Track | None = None
+    """``plain`` without tentative events, once it was asked for."""
+
+    def covers(self, window: Interval) -> bool:
+        """Whether the read was of a window that has this one in it."""
+        return self.row.as_of > 0 and self.row.window.start <= window.start and window.end <= self.row.window.end
+
+    def fresh(self, window: Interval, not_before: Instant) -> bool:
+        """Whether an answer may rest on it: read late enough, and nothing is known to have changed since."""
+        row = self.row
+        return row.as_of >= not_before and row.changed_at < row.as_of and self.covers(window)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that an answer about one connection is made of. ``overlay_from``: bookings that ended before are not in it."""
+
+    organization_id: OrganizationId
+    head: Head
+    held: Mapping[CalendarId, Held]
+    overlays: Mapping[CalendarId, Sequence[Overlay]]
+    overlay_from: Instant
+
+
+class Outdated(Exception):
+    """The snapshot has been replaced while it was used. Take another."""
+
+
+class Snapshots:
+    """Snapshots of connections, at most ``entries`` of them in memory. Safe for any number of threads."""
+
+    def __init__(self, store: Store, *, entries: int):
+        self._store = store
+        self._entries = entries
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[ConnectionId, Snapshot] = OrderedDict()
+        self._targets: dict[tuple[OrganizationId, Target], tuple[int, tuple[Snapshot, ...]]] = {}
+
+    def of(self, organization_id: OrganizationId, target: Target) -> tuple[Sequence[Snapshot], Instant]:
+        """Snapshots of a target's live connections, in the order given, an owner's oldest first; and the time now.
+
+        Raises ``NotFound`` for the whole call when an id is unknown, disconnected or another organization's.
+        """
+        seen = self._store.data_version()
+        known = self._targets.get((organization_id, target)) if seen is not None else None
+        if known is not None and known[0] == seen:
+            return known[1], self._store.now()
+        heads, now = self._store.mirror.heads(organization_id, list(dict.fromkeys(target.connection_ids)), target.owner)
+        if target.connection_ids:
+            by_id = {head.id: head for head in heads}
+            for connection_id in target.connection_ids:
+                if connection_id not in by_id:
+                    raise NotFound(f"There is no connection {connection_id}. List shows the ones there are.")
+            heads = [by_id[connection_id] for connection_id in dict.fromkeys(target.connection_ids)]
+        kept = self._kept
+        found = {head.id: kept.get(head.id) for head in heads}
+        stale = [head for head in heads if (have := found[head.id]) is None or have.head.version != head.version]
+        fresh = self._load(organization_id, stale, now) if stale else {}
+        snapshots = tuple(fresh.get(head.id) or found[head.id] or _none() for head in heads)
+        with self._lock:
+            for head, snapshot in zip(heads, snapshots, strict=True):
+                if self._entries:
+                    kept[head.id] = snapshot
+                    kept.move_to_end(head.id)
+            while len(kept) > self._entries:
+                kept.popitem(last=False)
+            if seen is not None and self._entries:
+                if len(self._targets) >= TARGETS_MOST:
+                    self._targets.clear()
+                self._targets[organization_id, target] = (seen, snapshots)
+        return snapshots, now
+
+    def whole(self, snapshot: Snapshot, held: Held) -> CalendarRead:
+        """Every event of a calendar as last read. Raises ``Outdated`` when it was read again meanwhile."""
+        if held.whole is None:
+            held.whole = self._content(snapshot.head.id, held.row)
+        return held.whole
+
+    def firm(self, snapshot: Snapshot, held: Held) -> Track:
+        """When others' events that are not tentative block. Raises ``Outdated``."""
+        if held.firm is None:
+            events = self.whole(snapshot, held).events
+            held.firm = _track(event for event in events if event.event_id not in held.ours and not event.tentative)
+        return held.firm
+
+    def overlays(self, snapshot: Snapshot, window: Interval) -> Mapping[CalendarId, Sequence[Overlay]]:
+        """The committed bookings of a connection, those that touch the window among them."""
+        if window.start >= snapshot.overlay_from or not snapshot.head.written:
+            return snapshot.overlays
+        return _by_calendar(self._store.mirror.overlay(snapshot.head.id, window))
+
+    def _load(
+        self, organization_id: OrganizationId, heads: Sequence[Head], now: Instant
+    ) -> Mapping[ConnectionId, Snapshot]:
+        # In this order: what is ours, and what is committed, is at least as new as what was read of the calendars.
+        rows: dict[ConnectionId, list[BusyRow]] = defaultdict(list)
+        for row in self._store.mirror.busy([head.id for head in heads]):
+            rows[row.connection_id].append(row)
+        return {head.id: self._snapshot(organization_id, head, rows[head.id], now) for head in heads}
+
+    def _snapshot(self, organization_id: OrganizationId, head: Head, rows: Sequence[BusyRow], now: Instant) -> Snapshot:
+        tracks: dict[CalendarId, Track] = {}
+        contents: dict[CalendarId, CalendarRead] = {}
+        for row in rows:
+            try:
+                track = unpack_track(row.intervals) if row.as_of else Track((), ())
+                if row.as_of and (head.written or track.doubt):
+                    contents[row.calendar_id] = self._content(head.id, row)
+            except (Unpackable, Outdated):
+                # Of another release, or read again at this moment: as if it had never been read.
+                continue
+            tracks[row.calendar_id] = track
+        ours: dict[CalendarId, dict[EventId, Ours]] = defaultdict(dict)
+        overlay_from = now - OVERLAY_BEFORE
+        overlays: Mapping[CalendarId, Sequence[Overlay]] = {}
+        if head.written:
+            as_ofs = {row.calendar_id: row.as_of for row in rows}
+            ids = {event.event_id for read in contents.values() for event in read.events}
+            ids |= {event.event_id for read in contents.values() for event in read.unreadable}
+            for mine in self._store.mirror.ours(head.id, ids):
+                as_of = as_ofs.get(mine.calendar_id, 0)
+                current = mine.shown_at is not None and mine.shown_at < as_of
+                ours[mine.calendar_id][mine.event_id] = Ours(mine.booking_id, mine.counts, current)
+            overlays = _by_calendar(self._store.mirror.overlay(head.id, Interval(overlay_from, FOR_EVER)))
+        held = {
+            row.calendar_id: _held(
+                row, tracks[row.calendar_id], contents.get(row.calendar_id), ours.get(row.calendar_id, {})
+            )
+            for row in rows
+            if row.calendar_id in tracks
+        }
+        return Snapshot(organization_id, head, held, overlays, overlay_from if head.written else 0)
+
+    def _content(self, connection_id: ConnectionId, row: BusyRow) -> CalendarRead:
+        content = self._store.mirror.content(connection_id, row.calendar_id)
+        if content is None or content.version != row.content_version:
+            raise Outdated
+        return unpack_content(content.events)
+
+
+def _held(row: BusyRow, track: Track, whole: CalendarRead | None, ours: Mapping[EventId, Ours]) -> Held:
+    if whole is None:
+        return Held(row, track, CalendarRead(()), ours)
+    special = CalendarRead(tuple(event for event in whole.events if event.event_id in ours), whole.unreadable)
+    if special.events:
+        track = _track(event for event in whole.events if event.event_id not in ours)
+    return Held(row, track, special, ours, whole)
+
+
+def _track(events: Iterable[BusyEvent]) -> Track:
+    return Track.of(merge(Interval(event.start, event.end) for event in events if event.reason.blocks))
+
+
+def _by_calendar(rows: Sequence[OverlayRow]) -> Mapping[CalendarId, Sequence[Overlay]]:
+    found: dict[CalendarId, list[Overlay]] = defaultdict(list)
+    for row in rows:
+        found[row.calendar_id].append(Overlay(row.booking_id, Interval(row.start, row.end), row.event_id))
+    return found
+
+
+def _none() -> Snapshot:
+    raise Outdated
