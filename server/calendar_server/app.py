@@ -30,11 +30,12 @@ from calendar_server.usecases.authorizations import Authorizations, OAuthProvide
 from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 from calendar_server.worker.refreshing import Refreshing
@@ -145,7 +146,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         read_threads=config.read_threads,
         horizon_days=config.horizon_days,
         reconcile_s=config.reconcile_s,
-        learn=Missing(store).learn,
+        learn=Drifts(store).learn,
     )
     availability = Availability(
         store,

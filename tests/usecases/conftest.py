@@ -44,10 +44,11 @@ from calendar_server.usecases.commands import (
     Target,
 )
 from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
 from calendar_server.vault import Vault
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
@@ -205,7 +206,7 @@ def build_availability(
         read_threads=read_threads,
         horizon_days=400,
         reconcile_s=reconcile_s,
-        learn=Missing(store).learn,
+        learn=Drifts(store).learn,
     )
     availability = Availability(
         store, refresher, call_s=call_s, max_staleness_s=60, unreadable_retry_s=60, cache_entries=cache_entries

@@ -23,6 +23,7 @@ from typing import Any
 
 import peewee
 
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     SECOND,
     BookingId,
@@ -33,11 +34,12 @@ from calendar_server.core.model import (
     EventId,
     EventState,
     Instant,
+    Interval,
     OrganizationId,
 )
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.store.database import Database, Row, chunks
-from calendar_server.store.rows import OursRow, OutboxRow, Wanted
+from calendar_server.store.rows import OursRow, OutboxRow, StandingRow, Wanted
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import CONNECTIONS as C
 from calendar_server.store.tables import OUTBOX as O
@@ -50,7 +52,9 @@ SPARE = 4
 _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
-_SHOWN = _CHANGEABLE - {"due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at"}
+_SHOWN = _CHANGEABLE - {
+    *("due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at", "drift", "drift_at")
+}
 """What answers of GetBusy are made of, among the columns."""
 
 # Written into the statement, not bound to it: partial indexes are only used where the planner sees the value.
@@ -123,6 +127,52 @@ class Outbox:
                 for row in self._database.rows(query)
             )
         return found
+
+    def standing(
+        self, connection_id: ConnectionId, calendar_id: CalendarId, *, ends_after: Instant, before: Instant
+    ) -> list[StandingRow]:
+        """The events of ours in a calendar that show the newest revision, written before ``before`` and not yet over."""
+        query = (
+            O.select(O.id, O.event_id, O.pushed_revision, O.drift, B.starts_at, B.ends_at)
+            .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
+            .where(
+                O.connection_id == connection_id,
+                O.state == str(EventState.SYNCED),
+                O.calendar_id == calendar_id,
+                O.wanted == "present",
+                O.wanted_revision == O.pushed_revision,
+                O.event_id != "",
+                O.pushed_at < before,
+                B.ends_at > ends_after,
+            )
+            .order_by(O.id)
+        )
+        return [
+            StandingRow(
+                id=row["id"],
+                event_id=EventId(row["event_id"]),
+                pushed_revision=row["pushed_revision"],
+                interval=Interval(row["starts_at"], row["ends_at"]),
+                drift=Drift(row["drift"]),
+            )
+            for row in self._database.rows(query)
+        ]
+
+    def note_drift(self, row_id: str, *, pushed_revision: int, drift: Drift, before: Instant) -> bool:
+        """Store what a read that began at ``before`` showed of an event.
+
+        False, and nothing changes, when something else is wanted by now, it was written after that read began, or a
+        later read has spoken.
+        """
+        query = O.update({O.drift: str(drift), O.drift_at: before}).where(
+            O.id == row_id,
+            O.state == str(EventState.SYNCED),
+            O.wanted_revision == pushed_revision,
+            O.pushed_revision == pushed_revision,
+            O.pushed_at < before,
+            O.drift_at < before,
+        )
+        return self._database.change(query) > 0
 
     def claim(self, *, limit: int, lease_s: float, mailbox_limit: int, owner: str = "") -> list[OutboxRow]:
         """Lease at most ``limit`` due rows of live, active connections for ``lease_s`` seconds, oldest due first.
@@ -400,8 +450,8 @@ def _claimable(now: Instant) -> tuple[Any, ...]:
 
 def _plain(value: object) -> object:
     """A value as a driver takes it: enumerations as their text."""
-    return str(value) if isinstance(value, EventState) else value
+    return str(value) if isinstance(value, (EventState, Drift)) else value
 
 
 def _outbox(row: Row) -> OutboxRow:
-    return OutboxRow(**{**row, "state": EventState(row["state"])})
+    return OutboxRow(**{**row, "state": EventState(row["state"]), "drift": Drift(row["drift"])})

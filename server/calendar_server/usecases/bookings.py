@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from calendar_server.core.booking import Happening, event_uid, merged_cancellation, moved
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     Attendee,
     Booking,
@@ -414,6 +415,7 @@ def _event(row: OutboxRow) -> BookingEvent:
         problem=problem,
         next_attempt_at=due_at,
         attempts=row.attempts,
+        drift=Drift.DELETED if row.state is EventState.GONE else row.drift,
     )
 
 

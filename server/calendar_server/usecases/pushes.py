@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping
 
 from calendar_server.core.booking import Happening, moved, retry_after_s
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     SECOND,
     Booking,
@@ -207,6 +208,9 @@ class Pushes:
             "etag": event.etag if event else "",
             "web_link": event.web_link if event else "",
             "pushed_at": now,
+            # Whatever its owner had made of it, it is as it was written now.
+            "drift": Drift.NONE,
+            "drift_at": 0,
         }
         if event:
             written["event_id"] = event.event_id

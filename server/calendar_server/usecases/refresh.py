@@ -59,23 +59,8 @@ ANSWER_S = 0.1
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
 
-Learn = Callable[[Connection, CalendarId, CalendarRead, Instant], None]
-"""Told of every read that went well, with the instant it began."""
-
-
-class Missing:
-    """Learns from reads which events of ours their owners have deleted."""
-
-    def __init__(self, store: Store):
-        self._store = store
-
-    def learn(self, connection: Connection, calendar_id: CalendarId, read: CalendarRead, as_of: Instant) -> None:
-        """Only a read that lists every event there says that one is missing."""
-        if read.event_ids is None:
-            return
-        for ours in self._store.outbox.ours([connection.id]):
-            if ours.calendar_id == calendar_id and ours.counts and ours.event_id not in read.event_ids:
-                self._store.outbox.note_missing(connection.id, ours.event_id, before=as_of, at=self._store.now())
+Learn = Callable[[Connection, CalendarId, CalendarRead, Instant, Interval], None]
+"""Told of every read that went well, with the instant it began and its window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +359,8 @@ class Refresher:
                 continue
             for calendar_id, result in results[flight].items():
                 if isinstance(result, _Result) and result.refreshed.read is not None:
-                    self._learn(flight.need.connection, calendar_id, result.refreshed.read, flight.began_at)
+                    read = result.refreshed.read
+                    self._learn(flight.need.connection, calendar_id, read, flight.began_at, result.window)
 
     def _note_failures(self, flight: _Flight, blocking: frozenset[CalendarId], now: Instant) -> None:
         failed = {each: error for each, error in flight.errors.items() if each in blocking}
