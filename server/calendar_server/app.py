@@ -429,6 +429,8 @@ def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
 
 
 HEALTH_EVERY_S = 1.0
+SIGNAL_S = 0.5
+"""Seconds within which a signal that another thread was given is acted on."""
 
 
 def _not_ready(store: Store, stop: threading.Event) -> list[str]:
@@ -470,7 +472,8 @@ def work(config: Config, *, beside_server: bool, owner: str = "") -> None:
     for runner in runners:
         runner.start()
     _log.info("working")
-    stop.wait()
+    while not stop.wait(SIGNAL_S):
+        pass
     worker.stop()
     refreshing.stop()
     for runner in runners:
@@ -497,7 +500,17 @@ def _listen(wake: Callable[[], None], stop: threading.Event) -> None:
 
 
 def _stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Wait for it with a time-out, again and again.
+
+    A signal may be delivered to another thread (to one of a process that was just continued, say); Python acts on it in
+    the main thread, which has to wake up for that.
+    """
     stop = threading.Event()
+
+    def told(number: int, frame: object) -> None:
+        # In a thread of its own: the handler may run while the main thread holds the event's own lock, inside its `wait`.
+        threading.Thread(target=stop.set, name="signal").start()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: stop.set())
+        signal.signal(name, told)
     return stop

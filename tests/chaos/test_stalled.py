@@ -25,7 +25,7 @@ AT_ONCE = 8
 def test_the_newer_revision_stays(
     step: Step, folder: Path, rng: random.Random, radicale: world.Radicale, people: Iterator[str]
 ) -> None:
-    """``ARRIVED``: its writes are held on the wire and arrive at last. ``APPLIED``: its looks are held, it has not written."""
+    """``ARRIVED``: its writes are held on the wire and arrive at last. ``APPLIED``: its looks are, nothing is written."""
     held_method = "PUT" if step is Step.ARRIVED else "GET"
     rounds = (100 // AT_ONCE + 1) if LONG else 1
     with (
