@@ -49,9 +49,9 @@ def test_killed_at_random_moments_every_booking_lands_once(
                 calendars.connect_google(client, google, "gina")
                 calendars.connect_microsoft(client, microsoft, "mike")
             load = Load(service.client, list(calendars.shelves), rng)
-            load.begin(bookings=(5000 if LONG else 50), revisions=4)
+            load.begin(bookings=5000 if LONG else 30, goes_on=True)
             kills = 0
-            while load.running and kills < (60 if LONG else 3):
+            while kills < (60 if LONG else 3):
                 time.sleep(rng.uniform(0.1, 1.5))
                 if rng.random() < 0.5 and (worker := service.worker_of(server)):
                     worker.kill()
@@ -64,7 +64,6 @@ def test_killed_at_random_moments_every_booking_lands_once(
             print(
                 f"{database}: {len(load.accepted)} bookings, {kills} kills, {len(load.failures)} failed calls: {verdict}"
             )
-            assert kills
             assert verdict, str(verdict)
             with service.client() as client:
                 for booking_id in list(load.accepted)[:: 50 if LONG else 5]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import random
 import re
@@ -318,10 +319,18 @@ class Load:
     refused: list[str] = field(default_factory=list)
     """Answers that no repetition mends: there must be none."""
     ended: threading.Event = field(default_factory=threading.Event)
+    enough: threading.Event = field(default_factory=threading.Event)
+    """Set, callers who go on make no further bookings."""
     _threads: list[threading.Thread] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def begin(self, *, bookings: int, callers: int = 8, revisions: int = 4, first: int = 0) -> None:
-        """Begin the calls; ``join`` waits for their end."""
+    def begin(
+        self, *, bookings: int, callers: int = 8, revisions: int = 4, first: int = 0, goes_on: bool = False
+    ) -> None:
+        """Begin the calls; ``join`` waits for their end. ``goes_on``: with further bookings, slowly, until ``enough``."""
+        if not goes_on:
+            self.enough.set()
+        self._numbers = itertools.count(first + bookings)
         plans: list[list[tuple[str, list[Accepted]]]] = [[] for _ in range(callers)]
         for number in range(first, first + bookings):
             plans[number % callers].append((f"b{number}", self._plan(number, revisions)))
@@ -346,6 +355,11 @@ class Load:
                 for booking_id, steps in plan:
                     if turn < len(steps):
                         self._until_acknowledged(client, booking_id, steps[turn])
+            while not self.enough.is_set():
+                number = next(self._numbers)
+                for step in self._plan(number, 2):
+                    self._until_acknowledged(client, f"b{number}", step)
+                    self.enough.wait(0.3)
 
     def _until_acknowledged(self, client: CalendarClient, booking_id: str, wanted: Accepted) -> None:
         while not self.ended.is_set():
@@ -367,6 +381,7 @@ class Load:
 
     def join(self) -> None:
         """Wait until every call is acknowledged."""
+        self.enough.set()
         until = time.monotonic() + SETTLE_S * 10
         for thread in self._threads:
             thread.join(max(0, until - time.monotonic()))

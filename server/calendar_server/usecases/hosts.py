@@ -75,7 +75,7 @@ class HostGate:
         slow_s: float = 2.0,
         failures: int = 5,
         first_pause_s: float = 1.0,
-        last_pause_s: float = 30.0,
+        last_pause_s: float = 15.0,
         opened: Callable[[list[ConnectionId]], None] = lambda keys: None,
         clock: Callable[[], float] = time.monotonic,
     ):
