@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, EventId, Interval
+from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, EventId, Interval, UnreadableEvent
 from calendar_server.errors import (
     CalendarGone,
     CalendarReadOnly,
@@ -16,6 +16,7 @@ from calendar_server.errors import (
 )
 from calendar_server.providers.base import Deadline, EventRef, RemoteEvent
 from tests.contract.worlds import WINDOW, MemoryWorld, Series, Switch, World, at, booking, soon
+from tests.fakes.mirror import Mirror
 
 UID = "a0b1c2d3e4f5g6h7i8j9k0l1m2n3o4p5q6r7s8t9u0v1a2b3c4d5"
 
@@ -273,6 +274,89 @@ class TestDeleting:
         assert [event.event_id for event in events] == [other]
 
 
+@pytest.fixture
+def mirror(world: World) -> Mirror:
+    """The first calendar, as a caller of refreshes knows it."""
+    return Mirror(world.provider, world.link, world.work, WINDOW)
+
+
+class TestRefreshing:
+    """Whatever is remembered and whatever the provider's signal says, what is known afterwards is what is there."""
+
+    @pytest.mark.parametrize("refreshes", [1, 2, 3, 4])
+    def test_an_unchanged_calendar_stays_as_it_was_read(self, world: World, mirror: Mirror, refreshes: int) -> None:
+        world.add(world.work, at(2, 10), at(2, 11))
+        for _ in range(refreshes):
+            mirror.refresh()
+        assert mirror.known == mirror.true
+        assert sum(mirror.known.values()) == 1
+
+    @pytest.mark.parametrize("refreshes", [1, 2, 3])
+    def test_a_new_event_is_seen(self, world: World, mirror: Mirror, refreshes: int) -> None:
+        for _ in range(refreshes):
+            mirror.refresh()
+        world.add(world.work, at(2, 10), at(2, 11))
+        mirror.refresh()
+        assert sum(mirror.known.values()) == 1
+
+    @pytest.mark.parametrize("refreshes", [1, 2, 3])
+    def test_a_deleted_event_is_no_longer_known(self, world: World, mirror: Mirror, refreshes: int) -> None:
+        event_id = world.add(world.work, at(2, 10), at(2, 11))
+        for _ in range(refreshes):
+            mirror.refresh()
+        world.take_out(world.work, event_id)
+        mirror.refresh()
+        assert not mirror.known
+
+    def test_a_history_of_changes_is_followed(self, world: World, mirror: Mirror) -> None:
+        changes = [
+            lambda: world.add(world.work, at(2, 10), at(2, 11)),
+            lambda: world.add(world.work, at(3, 10), at(3, 11), free=True),
+            lambda: world.add(world.work, at(20, 10), at(20, 11)),
+            lambda: world.add_cancelled(world.work, at(4, 10), at(4, 11)),
+            lambda: world.add_all_day(world.work, date(2026, 12, 5), date(2026, 12, 6)),
+            lambda: world.add_series(world.work, Series(at(2, 12), at(2, 13), 4, 1, (2, at(6, 1), at(6, 2)))),
+            lambda: world.add(world.second, at(2, 14), at(2, 15)),
+            lambda: put(world),
+            lambda: put(world, 2, found(world), start=at(7, 8), end=at(7, 9)),
+            lambda: world.provider.delete_event(world.link, ref(world), found(world), soon()),
+        ]
+        mirror.refresh()
+        for change in changes:
+            change()
+            mirror.refresh()
+            assert mirror.known == mirror.true
+            mirror.refresh()
+            assert mirror.known == mirror.true
+
+    def test_what_cannot_be_read_stays_known_as_that(self, world: World, mirror: Mirror) -> None:
+        if world.add_garbage(world.work) is None:
+            pytest.skip("this server lets nobody store such a thing")
+        for _ in range(4):
+            mirror.refresh()
+            assert mirror.known == mirror.true
+            assert any(isinstance(event, UnreadableEvent) for event in mirror.known)
+
+    @pytest.mark.parametrize("memory", [b"", b"\x00\xff", b"{}", b"99999999999999999999"])
+    def test_a_memory_that_is_none_leads_to_a_read(self, world: World, mirror: Mirror, memory: bytes) -> None:
+        for _ in range(3):
+            mirror.refresh()
+        world.add(world.work, at(2, 10), at(2, 11))
+        mirror.memory = memory
+        assert mirror.refresh()
+        assert sum(mirror.known.values()) == 1
+
+    @pytest.mark.parametrize("refreshes", [0, 1, 2, 3])
+    def test_a_calendar_that_was_deleted_is_gone_and_not_unchanged(
+        self, world: World, mirror: Mirror, refreshes: int
+    ) -> None:
+        for _ in range(refreshes):
+            mirror.refresh()
+        world.drop(world.work)
+        with pytest.raises(CalendarGone):
+            mirror.refresh()
+
+
 class TestDisconnected:
     def test_no_verb_reaches_the_provider_once_the_connection_is_disconnected(
         self, world: World, switch: Switch
@@ -283,6 +367,7 @@ class TestDisconnected:
         for verb in (
             lambda: provider.list_calendars(link, soon()),
             lambda: provider.read_calendar(link, world.work, WINDOW, soon()),
+            lambda: provider.refresh_calendar(link, world.work, WINDOW, None, soon()),
             lambda: provider.find_event(link, ref(world), soon()),
             lambda: provider.put_event(link, ref(world), booking(2), event, soon()),
             lambda: provider.delete_event(link, ref(world), event, soon()),

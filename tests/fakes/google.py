@@ -122,6 +122,15 @@ class _Asked:
         return self.query.get("sendUpdates", "none")
 
 
+@dataclass(frozen=True, slots=True)
+class _SyncToken:
+    """Where a feed stands: after so many changes of a calendar. ``asked`` are the parameters that it was given for."""
+
+    calendar: GoogleCalendar
+    position: int
+    asked: Mapping[str, str]
+
+
 class GoogleFake:
     """See the module. Serves from the moment it is made."""
 
@@ -137,12 +146,16 @@ class GoogleFake:
         """What `events.list` answers to somebody who may see free and busy only: 200, 403 or 404."""
         self.free_busy_errors: dict[str, str] = {}
         """Reasons by calendar that `freeBusy` gives instead of times, inside an answer that is fine otherwise."""
+        self.sync_tokens_lie = False
+        """Whether a sync token, also one that is none, is answered with "nothing has changed"."""
+        self.gives_sync_tokens = True
         self.on_request: Callable[[str, str], None] = lambda method, target: None
         """Runs before a request to the calendars is answered: what happens in between."""
         self.description = GoogleDescription()
         self._lock = threading.RLock()
         self._faults: list[_Fault] = []
-        self._next_pages: dict[str, tuple[str, list[Json]]] = {}
+        self._next_pages: dict[str, tuple[str, list[Json], str]] = {}
+        self._sync_tokens: dict[str, _SyncToken] = {}
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -196,9 +209,20 @@ class GoogleFake:
         """The next ``times`` requests of this method whose target holds ``within`` are refused, and change nothing."""
         self._faults.append(_Fault(method, within, status, reason, retry_after, body, False, times))
 
+    def expire_sync_tokens(self, *, all_but: int = 0) -> None:
+        """Sync tokens that were given so far are too old, but so many of the newest."""
+        with self._lock:
+            old = list(self._sync_tokens)[: len(self._sync_tokens) - all_but]
+            self._sync_tokens |= dict.fromkeys(old, _EXPIRED)
+
     def cut_next(self, method: str, *, within: str = "") -> None:
         """The next such request does what it should, and its answer is lost."""
         self._faults.append(_Fault(method, within, 0, "", None, None, True, 1))
+
+    def forgive(self) -> None:
+        """Nothing that was to fail fails any more."""
+        with self._lock:
+            self._faults.clear()
 
     def requests(self, method: str, within: str = "") -> list[Exchange]:
         """What was asked of the calendars, oldest first."""
@@ -346,7 +370,11 @@ class GoogleFake:
         entries = [entry for entry in self.calendars.lists[asked.email] if hidden or not entry.hidden]
         # The API leaves deleted ones out; a test that keeps one in has it told, to see that it is not believed.
         items = [self.calendars.show_entry(entry, asked.email) for entry in entries]
-        return {"kind": "calendar#calendarList", "etag": '"p1"', **self._page(asked, items, 100, 250)}
+        return {
+            "kind": "calendar#calendarList",
+            "etag": '"p1"',
+            **self._page(asked, items, 100, 250, secrets.token_urlsafe(20) + "="),
+        }
 
     def _events(self, asked: _Asked) -> Json:
         calendar = self.calendars.calendar(asked.ids[0], asked.email)
@@ -355,11 +383,15 @@ class GoogleFake:
         if hides and self.without_details != 200:
             reason = "forbidden" if self.without_details == 403 else "notFound"
             raise Refused(self.without_details, reason, reason)
-        start, end = (datetime.fromisoformat(asked.query[name]) for name in ("timeMin", "timeMax"))
-        if end <= start:
-            raise Refused(400, "timeRangeEmpty", "The specified time range is empty.")
-        single = asked.query.get("singleEvents") == "true"
-        items = [] if hides else calendar.window(start, end, single_events=single)
+        # A token stands for the moment when the first page is made; whoever hides events has no changes to tell.
+        token = self._sync_token(_SyncToken(calendar, len(calendar.changes), _lasting(asked.query)))
+        if "syncToken" in asked.query:
+            items = self._changes(asked, calendar)
+        else:
+            start, end = (datetime.fromisoformat(asked.query[name]) for name in ("timeMin", "timeMax"))
+            if end <= start:
+                raise Refused(400, "timeRangeEmpty", "The specified time range is empty.")
+            items = calendar.window(start, end, single_events=asked.query.get("singleEvents") == "true")
         return {
             "kind": "calendar#events",
             "etag": '"p1"',
@@ -367,8 +399,26 @@ class GoogleFake:
             "updated": "2026-11-25T00:00:00.000Z",
             "timeZone": calendar.time_zone,
             "accessRole": role,
-            **self._page(asked, items, 250, 2500),
+            **self._page(asked, [] if hides else items, 250, 2500, token),
         }
+
+    def _changes(self, asked: _Asked, calendar: GoogleCalendar) -> list[Json]:
+        """What has changed since the sync token that is asked with."""
+        if self.sync_tokens_lie:
+            return []
+        token = self._sync_tokens.get(asked.query["syncToken"])
+        if token is None or (token is not _EXPIRED and token.calendar is not calendar):
+            raise Refused(400, "invalid", "Invalid sync token value.")
+        if token is _EXPIRED:
+            raise Refused(410, "fullSyncRequired", "Sync token is no longer valid, a full sync is required.")
+        if token.asked != _lasting(asked.query):
+            self.problems.append(f"{asked.target}: asked otherwise than when the token was given: {token.asked}")
+        return calendar.changed_since(token.position, single_events=asked.query.get("singleEvents") == "true")
+
+    def _sync_token(self, stands_for: _SyncToken) -> str:
+        token = secrets.token_urlsafe(20) + "="
+        self._sync_tokens[token] = stands_for
+        return token
 
     def _free_busy(self, asked: _Asked) -> Json:
         content = asked.content
@@ -402,22 +452,22 @@ class GoogleFake:
         ]
         return {"busy": spans} if spans else {}
 
-    def _page(self, asked: _Asked, items: list[Json], usual: int, most: int) -> Json:
+    def _page(self, asked: _Asked, items: list[Json], usual: int, most: int, sync_token: str) -> Json:
         """As many as are asked for. A token is good for the request that it was given to, and only for that."""
         query = dict(asked.query)
         token = query.pop("pageToken", None)
         same = json.dumps([asked.method.id, asked.ids, sorted(query.items())])
         if token is not None:
-            before, items = self._next_pages.get(token, ("", []))
+            before, items, sync_token = self._next_pages.get(token, ("", [], ""))
             if before != same:
                 raise Refused(400, "invalid", "Invalid page token value.")
         size = min(int(query.get("maxResults", usual)), most, self.page_most)
         page: Json = {"items": items[:size]} if items else {}
         if len(items) > size:
             following = secrets.token_urlsafe(30) + "=="
-            self._next_pages[following] = same, items[size:]
+            self._next_pages[following] = same, items[size:], sync_token
             return {**page, "nextPageToken": following}
-        return {**page, "nextSyncToken": secrets.token_urlsafe(20) + "="}
+        return {**page, "nextSyncToken": sync_token} if self.gives_sync_tokens else page
 
     def _fault(self, method: str, target: str) -> _Fault | None:
         with self._lock:
@@ -482,6 +532,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
+
+
+_EXPIRED = _SyncToken(GoogleCalendar("", "", "UTC", ""), 0, {})
+
+
+def _lasting(query: Mapping[str, str]) -> dict[str, str]:
+    """Parameters that have to be the same whenever a sync token is used: all but where one is, and how much is told."""
+    passing = ("pageToken", "syncToken", "fields", "timeMin", "timeMax")
+    return {name: value for name, value in query.items() if name not in passing}
 
 
 def _of(answer: OAuthAnswer) -> _Reply:

@@ -1,7 +1,8 @@
 """Google's calendars with a memory: events, series, shares, tombstones, etags. No HTTP here.
 
 An event is kept as Google's own resource. Exceptions of a series are events of their own, with `recurringEventId` and
-`originalStartTime`, as they are at Google. What a reader is not told is taken out when it is shown.
+`originalStartTime`, as they are at Google. What a reader is not told is taken out when it is shown. Every change is
+remembered, so that a sync token can tell what has changed since it was given.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dateutil.rrule import rrulestr
 
 Json = dict[str, object]
 
+FEED_END = datetime(2040, 1, 1, tzinfo=UTC)
+"""How far a feed of changes tells the occurrences of a series."""
 ROLES = ("none", "freeBusyReader", "reader", "writerWithoutPrivateAccess", "writer", "owner")
 """From the least to the most."""
 _KEPT_BY_PUT = ("id", "created", "creator", "organizer", "iCalUID", "sequence", "eventType", "recurringEventId")
@@ -64,6 +67,8 @@ class GoogleCalendar:
     """Addresses that Google has sent something to."""
     revives: bool = True
     """Whether a tombstone can be updated back to life."""
+    changes: list[str] = field(default_factory=list)
+    """The ids of events that were changed, oldest first. A sync token is a number of them."""
     dates_in_utc: bool = False
     """Whether dates are compared with a window as if they lay in UTC. Google does not say in which zone it does so."""
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -187,6 +192,25 @@ class GoogleCalendar:
                     found.append(self._shown(event))
             return found
 
+    def changed_since(self, position: int, *, single_events: bool) -> list[Json]:
+        """What a sync token tells: every changed event as it is now, whenever it takes place; deleted ones as such.
+
+        A series comes with all its occurrences, or without it if single events are asked for.
+        """
+        with self._lock:
+            found: dict[str, Json] = {}
+            for event_id in dict.fromkeys(self.changes[position:]):
+                event = self.events.get(event_id)
+                if event is None:
+                    continue
+                if "recurrence" in event and single_events:
+                    for shown in self._occurrences(event, FEED_END):
+                        told = _tombstone(shown) if event["status"] == "cancelled" else shown
+                        found[str(shown["id"])] = told
+                else:
+                    found[event_id] = _tombstone(event) if event["status"] == "cancelled" else self._shown(event)
+            return list(found.values())
+
     def busy(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
         """When it is busy, clipped and joined."""
         spans: list[tuple[datetime, datetime]] = []
@@ -247,6 +271,7 @@ class GoogleCalendar:
         return event
 
     def _touch(self, event: Json) -> None:
+        self.changes.append(str(event["id"]))
         event["etag"] = f'"{next(self._versions)}"'
         event["updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
@@ -396,6 +421,12 @@ class GoogleCalendars:
             if getattr(entry, name):
                 shown[name] = True
         return {name: value for name, value in shown.items() if value != ""}
+
+
+def _tombstone(event: Mapping[str, object]) -> Json:
+    """What is told of a deleted event. Of an occurrence, also which one it was."""
+    kept = ("kind", "etag", "id", "status", "recurringEventId", "originalStartTime")
+    return {**{name: copy.deepcopy(event[name]) for name in kept if name in event}, "status": "cancelled"}
 
 
 def at_least(role: str, needed: str) -> bool:

@@ -19,6 +19,10 @@ DESCRIPTION = Path(__file__).parent.parent / "data" / "calendar.v3.json"
 
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?")
 _EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")
+_NOT_WITH_SYNC_TOKEN = frozenset(
+    {"iCalUID", "orderBy", "privateExtendedProperty", "q", "sharedExtendedProperty", "timeMin", "timeMax", "updatedMin"}
+)
+"""What `events.list` does not take together with `syncToken`."""
 _WORD = re.compile(r"[A-Za-z]+|\*|[(),/]")
 
 Fields = dict[str, "Fields"]
@@ -95,6 +99,10 @@ class GoogleDescription:
         for name in sorted({name for name in names if names.count(name) > 1}):
             if not known.get(name, {}).get("repeated"):
                 yield f"{name} is there twice"
+        if method.id == "calendar.events.list" and "syncToken" in names:
+            yield from (f"{name} does not go with syncToken" for name in sorted(_NOT_WITH_SYNC_TOKEN & set(names)))
+            if ("showDeleted", "false") in pairs:
+                yield "showDeleted=false does not go with syncToken"
         for name, value in pairs:
             if name not in known:
                 yield f"{name} is no parameter"
@@ -148,6 +156,8 @@ class GoogleDescription:
             yield from _error(content, status)
         else:
             yield from self._value({"$ref": method.response}, content, method.response)
+            if isinstance(content, Mapping) and {"nextPageToken", "nextSyncToken"} <= content.keys():
+                yield "has both nextPageToken and nextSyncToken"
 
     def _value(
         self, described: Described, value: object, at: str, *, patch: bool = False, sent: bool = False

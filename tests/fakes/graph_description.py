@@ -45,10 +45,13 @@ class Endpoint:
     parameters: frozenset[str] = frozenset({"$select", "$expand"})
     needed: frozenset[str] = frozenset()
     statuses: tuple[int, ...] = (200,)
+    delta: bool = False
+    """A feed of changes, in rounds of pages. Its links have everything in a token."""
 
 
 _PAGED = frozenset({"$select", "$expand", "$filter", "$orderby", "$top", "$skip", "$count"})
 _ID = r"[^/?]+"
+_TOKENS = frozenset({"$deltatoken", "$skiptoken"})
 ENDPOINTS = (
     Endpoint("GET", re.compile(r"me"), "User"),
     Endpoint("GET", re.compile(r"me/mailboxSettings"), "MailboxSettings"),
@@ -62,6 +65,16 @@ ENDPOINTS = (
         True,
         _PAGED | {"startDateTime", "endDateTime"},
         frozenset({"startDateTime", "endDateTime"}),
+    ),
+    # https://learn.microsoft.com/graph/api/event-delta: no $select, $filter, $orderby or $search.
+    Endpoint(
+        "GET",
+        re.compile(rf"me/calendars/{_ID}/calendarView/delta"),
+        "Event",
+        True,
+        frozenset({"startDateTime", "endDateTime", *_TOKENS}),
+        frozenset({"startDateTime", "endDateTime"}),
+        delta=True,
     ),
     Endpoint("GET", re.compile(rf"me/calendars/{_ID}/events"), "Event", True, _PAGED),
     Endpoint("POST", re.compile(rf"me/calendars/{_ID}/events"), "Event", False, frozenset(), statuses=(201,)),
@@ -110,7 +123,10 @@ class GraphDescription:
         names = [name for name, _ in pairs]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{name} is there twice"
-        for name in sorted(endpoint.needed - set(names)):
+        followed = endpoint.delta and not _TOKENS.isdisjoint(names)
+        if followed and len(names) > 1:
+            yield "a link is followed as it is given"
+        for name in sorted(frozenset() if followed else endpoint.needed - set(names)):
             yield f"{name} is missing"
         for name, value in pairs:
             if name not in endpoint.parameters:
@@ -174,15 +190,21 @@ class GraphDescription:
         if not endpoint.paged:
             yield from self._one(endpoint, content, endpoint.answers)
             return
+        links = {"@odata.nextLink", "@odata.deltaLink"} if endpoint.delta else {"@odata.nextLink"}
         for name in content:
-            if name not in ("value", "@odata.context", "@odata.nextLink", "@odata.count"):
+            if name not in ("value", "@odata.context", "@odata.count", *links):
                 yield f"{name} is no member of a page"
+        if endpoint.delta and len(links & content.keys()) != 1:
+            yield "has not one link onward"
         items = content.get("value")
         if not isinstance(items, list):
             yield "value is no list"
             return
         for number, item in enumerate(items):
-            yield from self._one(endpoint, item, f"value[{number}]")
+            if endpoint.delta and isinstance(item, Mapping) and "@removed" in item:
+                yield from _removed(item, f"value[{number}]")
+            else:
+                yield from self._one(endpoint, item, f"value[{number}]")
 
     def _one(self, endpoint: Endpoint, value: object, at: str) -> Iterator[str]:
         yield from self.value_problems(endpoint.answers, value, at=at)
@@ -242,6 +264,14 @@ class GraphDescription:
                 yield from self._value(properties[name], member, f"{at}.{name}", annotations)
             elif not (annotations and "@odata." in name):
                 yield f"{at}: has no {name}"
+
+
+def _removed(value: Mapping[str, object], at: str) -> Iterator[str]:
+    """https://learn.microsoft.com/graph/delta-query-overview"""
+    if value["@removed"] not in ({"reason": "deleted"}, {"reason": "changed"}) or not isinstance(value.get("id"), str):
+        yield f"{at}: does not say what was removed, and why"
+    for name in value.keys() - {"id", "@removed", "@odata.type"}:
+        yield f"{at}: has no {name}"
 
 
 def _details(name: str, value: Mapping[str, object], at: str) -> Iterator[str]:

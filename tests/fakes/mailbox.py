@@ -2,7 +2,7 @@
 
 Times inside are local times with a zone, as Exchange keeps them; a series repeats on its own clock. All-day events have
 dates and no zone: they are shown midnight to midnight in whatever zone is asked for, and are compared with a window as
-if they lay in UTC.
+if they lay in UTC. Every change is remembered, so that a feed can tell what has changed since.
 """
 
 from __future__ import annotations
@@ -73,6 +73,15 @@ class Calendar:
     hex_color: str = ""
 
 
+@dataclass(frozen=True)
+class Change:
+    """One change of an event in a calendar, by both ids that the event had there."""
+
+    calendar_id: str
+    id: str
+    moving_id: str
+
+
 @dataclass
 class Event:
     """An event or a series. ``members`` are Graph's, apart from times and identity."""
@@ -106,6 +115,8 @@ class Mailbox:
         self.events: dict[str, Event] = {}
         self.mails: list[str] = []
         """Addresses that Exchange has sent something to."""
+        self.changes: list[Change] = []
+        """Oldest first. Where a feed stands is a number of them."""
         self._transactions: dict[str, tuple[str, str]] = {}
         self._ids = itertools.count(1)
         self._seed = hashlib.sha256(str(id(self)).encode()).hexdigest()[:10]
@@ -153,6 +164,7 @@ class Mailbox:
                 series=series,
             )
             self.events[event.id] = event
+            self._log(event)
             return event
 
     def change(self, event_id: str, **members: object) -> None:
@@ -164,19 +176,44 @@ class Mailbox:
             assert isinstance(end, datetime)
             event.when = Occurrence(start, end)
             event.members.update(members)
-            event.version += 1
+            self._touch(event)
+
+    def repeat(self, event_id: str, series: Series | None) -> None:
+        """The owner makes an event repeat, or no more."""
+        with self._lock:
+            event = self.event(event_id)
+            event.series = series
+            self._touch(event)
+
+    def change_occurrence(
+        self, event_id: str, number: int, *, when: Occurrence | None = None, removed: bool = False, **members: object
+    ) -> None:
+        """The owner moves one occurrence of a series, takes it out, or changes it."""
+        with self._lock:
+            event = self.event(event_id)
+            assert event.series is not None
+            if when is not None:
+                event.series.moved[number] = when
+            if removed:
+                event.series.removed.add(number)
+            if members:
+                event.series.shown[number] = {**event.series.shown.get(number, {}), **members}
+            self._touch(event)
 
     def delete(self, event_id: str) -> None:
         """The owner deletes an event."""
         with self._lock:
-            del self.events[self.event(event_id).id]
+            event = self.event(event_id)
+            del self.events[event.id]
+            self._log(event)
 
     def move(self, event_id: str, calendar: Calendar) -> None:
         """The owner moves an event: the immutable id stays, the other one changes."""
         with self._lock:
             event = self.event(event_id)
+            self._log(event)
             event.calendar_id, event.moving_id = calendar.id, self._new_id("AAMkAD")
-            event.version += 1
+            self._touch(event)
 
     def copy(self, event_id: str) -> Event:
         """The owner copies an event: whatever is in it is copied too, but who it is."""
@@ -192,6 +229,7 @@ class Mailbox:
                 created=datetime.now(UTC) + timedelta(seconds=1),
             )
             self.events[copied.id] = copied
+            self._log(copied)
             return copied
 
     def forget_transactions(self) -> None:
@@ -233,7 +271,7 @@ class Mailbox:
         with self._lock:
             event = self._fenced(event_id, if_match)
             self._write(event, content)
-            event.version += 1
+            self._touch(event)
             return event
 
     def remove(self, event_id: str, if_match: str | None) -> None:
@@ -242,6 +280,7 @@ class Mailbox:
             if event.members.get("attendees"):
                 self._mail(event)
             del self.events[event.id]
+            self._log(event)
 
     def listed(self, calendar_id: str) -> list[Event]:
         """Single events and series, not expanded."""
@@ -260,6 +299,37 @@ class Mailbox:
                 for occurrence_start, shown in self._occurrences(event, start, end, zone, immutable)
             ]
         return [shown for _, shown in sorted(found, key=lambda pair: pair[0])]
+
+    def changed_since(
+        self, position: int | None, calendar_id: str, start: datetime, end: datetime, zone: str, *, immutable: bool
+    ) -> tuple[list[dict[str, object]], int]:
+        """What a feed over a window tells, and where it stands then. ``position`` None: everything.
+
+        A changed series comes whole, its occurrences as stubs, those that were removed not at all. What lies outside
+        the window, even if it is new, is told as removed.
+        """
+        with self._lock:
+            self.calendar(calendar_id)
+            changes = [c for c in self.changes[position or 0 :] if c.calendar_id == calendar_id]
+            told: list[dict[str, object]] = []
+            for change in dict.fromkeys(changes):
+                event = self.events.get(change.id)
+                there = event if event is not None and event.calendar_id == calendar_id else None
+                found = self._fed(there, start, end, zone, immutable) if there else []
+                if not found and position is not None:
+                    found = [{"id": change.id if immutable else change.moving_id, "@removed": {"reason": "deleted"}}]
+                told += found
+            return told, len(self.changes)
+
+    def _fed(self, event: Event, start: datetime, end: datetime, zone: str, immutable: bool) -> list[dict[str, object]]:
+        occurrences = [shown for _, shown in self._occurrences(event, start, end, zone, immutable)]
+        if event.series is None or not occurrences:
+            return occurrences
+        stubs = [
+            {name: value for name, value in shown.items() if name in _STUB} if shown["type"] == "occurrence" else shown
+            for shown in occurrences
+        ]
+        return [self.show(event, zone, immutable=immutable), *stubs]
 
     def show(self, event: Event, zone: str, *, immutable: bool, when: Occurrence | None = None) -> dict[str, object]:
         """An event as Graph tells it, all members, times in ``zone``."""
@@ -305,6 +375,13 @@ class Mailbox:
                 }
             yield since, shown
 
+    def _touch(self, event: Event) -> None:
+        event.version += 1
+        self._log(event)
+
+    def _log(self, event: Event) -> None:
+        self.changes.append(Change(event.calendar_id, event.id, event.moving_id))
+
     def _writable(self, calendar_id: str) -> None:
         if not self.calendar(calendar_id).can_edit:
             raise ReadOnly
@@ -344,6 +421,8 @@ class Mailbox:
         return f"{prefix}{self._seed}/+{next(self._ids)}_=="
 
 
+_STUB = frozenset({"@odata.etag", "id", "type", "seriesMasterId", "start", "end"})
+"""What a feed tells of an occurrence: nothing of whether it blocks."""
 _USUAL: dict[str, object] = {
     "subject": "",
     "body": {"contentType": "text", "content": ""},

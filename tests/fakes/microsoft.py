@@ -20,7 +20,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -43,6 +43,8 @@ VIEW_DAYS_MOST = 1825
 _ROOT = "/v1.0/"
 _DEFAULT_PAGE = 10
 _ANY = re.compile(r"singleValueExtendedProperties/Any\(ep: ep/id eq '([^']*)' and ep/value eq '([^']*)'\)")
+_PAGE_ASKED = re.compile(r"odata\.maxpagesize=(\d+)")
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _ZONE_ASKED = re.compile(r'outlook\.timezone="([^"]*)"')
 
 _SCOPES: dict[str, frozenset[str]] = {
@@ -122,6 +124,21 @@ class _Asked:
         return 'IdType="ImmutableId"' in self.prefer
 
 
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """Where a feed over a window stands: in the middle of a round, with pages still to tell, or at the end of one."""
+
+    mailbox: Mailbox
+    calendar_id: str
+    start: datetime
+    end: datetime
+    position: int
+    ended: bool
+    empty_pages: int = 0
+    items: tuple[dict[str, object], ...] = ()
+    expired: bool = False
+
+
 class MicrosoftFake:
     """See the module. Serves from the moment it is made."""
 
@@ -139,6 +156,12 @@ class MicrosoftFake:
         self.gate = threading.Event()
         """Closed (``clear``), requests to mailboxes wait here after they were counted."""
         self.gate.set()
+        self.delta_lies = False
+        """Whether a delta link, also one that is none, is answered with "nothing has changed"."""
+        self.empty_delta_pages = 0
+        """Pages without events before the others of each round of a feed."""
+        self.endless_delta = False
+        """Whether a round of a feed goes on for ever."""
         self.on_request: Callable[[str, str], None] = lambda method, path: None
         """Runs before a request to Graph is answered: what happens in between."""
         self._description = GraphDescription()
@@ -146,6 +169,8 @@ class MicrosoftFake:
         self._at_once: dict[str, int] = {}
         self._faults: list[_Fault] = []
         self._next_pages: dict[str, list[dict[str, object]]] = {}
+        self._feeds: dict[str, _Feed] = {}
+        """By token, of both kinds."""
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -193,6 +218,16 @@ class MicrosoftFake:
     def cut_next(self, method: str, *, within: str = "") -> None:
         """The next such request does what it should, and its answer is lost."""
         self._faults.append(_Fault(method, within, 0, "", None, None, True, 1))
+
+    def forgive(self) -> None:
+        """Nothing that was to fail fails any more."""
+        with self._changed:
+            self._faults.clear()
+
+    def expire_delta_links(self, *, all_but: int = 0) -> None:
+        """Links of feeds that were given so far are too old, but so many of the newest."""
+        for token in list(self._feeds)[: len(self._feeds) - all_but]:
+            self._feeds[token] = replace(self._feeds[token], expired=True)
 
     def wait_for_requests(self, number: int, timeout_s: float = 5) -> bool:
         """Until a mailbox has had so many requests at a time. False when the time is over."""
@@ -329,6 +364,8 @@ class MicrosoftFake:
                 return _json(200, _selected(asked, self._calendar(asked, one)))
             case "GET", ("me", "calendars", "{id}", "calendarView"):
                 return self._view(asked, one)
+            case "GET", ("me", "calendars", "{id}", "calendarView", "delta"):
+                return self._delta(asked, one)
             case "GET", ("me", "calendars", "{id}", "events"):
                 events = [event for event in mailbox.listed(one) if _fits(asked, event)]
                 return self._page(asked, [self._event(asked, event) for event in events])
@@ -372,6 +409,51 @@ class MicrosoftFake:
         iana(asked.zone)
         shown = asked.who.mailbox.view(calendar_id, start, end, asked.zone, immutable=asked.immutable)
         return self._page(asked, [_selected(asked, item) for item in shown])
+
+    def _delta(self, asked: _Asked, calendar_id: str) -> _Reply:
+        """One page of a round. The window and the place in the feed are in its links."""
+        mailbox = asked.who.mailbox
+        mailbox.calendar(calendar_id)
+        token = asked.query.get("$deltatoken", asked.query.get("$skiptoken"))
+        if token is None:
+            start, end = (_when(asked.query.get(name)) for name in ("startDateTime", "endDateTime"))
+            feed = _Feed(mailbox, calendar_id, start, end, 0, ended=False, empty_pages=self.empty_delta_pages)
+            items, position = mailbox.changed_since(
+                None, calendar_id, start, end, asked.zone, immutable=asked.immutable
+            )
+            feed = replace(feed, items=tuple(items), position=position)
+        elif token in self._feeds:
+            feed = self._feeds[token]
+        elif self.delta_lies:
+            feed = _Feed(mailbox, calendar_id, _LONG_AGO, _LONG_AGO, 0, ended=True)
+        else:
+            return _error(400, "InvalidDeltaToken", "The value of parameter '$deltaToken' is invalid.")
+        if (feed.mailbox, feed.calendar_id) != (mailbox, calendar_id):
+            return _error(400, "InvalidDeltaToken", "The value of parameter '$deltaToken' is invalid.")
+        if feed.expired and not self.delta_lies:
+            return _error(410, "SyncStateNotFound", "The sync state generation is not found.")
+        if feed.ended:
+            position = len(mailbox.changes) if self.delta_lies else feed.position
+            items, position = mailbox.changed_since(
+                position, calendar_id, feed.start, feed.end, asked.zone, immutable=asked.immutable
+            )
+            feed = replace(feed, items=tuple(items), position=position, ended=False, empty_pages=self.empty_delta_pages)
+        return self._delta_page(asked, feed)
+
+    def _delta_page(self, asked: _Asked, feed: _Feed) -> _Reply:
+        match = _PAGE_ASKED.search(asked.prefer)
+        size = 0 if feed.empty_pages else min(int(match[1]) if match else _DEFAULT_PAGE, self.page_most)
+        rest = replace(feed, items=feed.items[size:], empty_pages=max(feed.empty_pages - 1, 0))
+        more = bool(rest.items) or bool(feed.empty_pages) or self.endless_delta
+        token = secrets.token_urlsafe(30)
+        self._feeds[token] = replace(rest, ended=not more)
+        link = f"{self.next_links_to or self.origin}{_ROOT}{asked.path}?${'skip' if more else 'delta'}token={token}"
+        page: dict[str, object] = {
+            "@odata.context": f"{self.graph_url}/$metadata#Collection(event)",
+            f"@odata.{'next' if more else 'delta'}Link": link,
+            "value": [{"@odata.type": "#microsoft.graph.event", **item} for item in feed.items[:size]],
+        }
+        return _json(200, page)
 
     def _event(self, asked: _Asked, event: Event) -> dict[str, object]:
         shown = _selected(asked, asked.who.mailbox.show(event, asked.zone, immutable=asked.immutable))

@@ -151,6 +151,82 @@ class TestReading:
         assert reason(caller.ask("GET", "calendars/ben@gmail.example/events", params=WEEK)) == (404, "notFound")
 
 
+class TestChangesSince:
+    SINGLE: Mapping[str, str] = {"singleEvents": "true"}
+
+    def token(self, caller: Caller) -> str:
+        token: str = caller.ask("GET", EVENTS, params=WEEK).json()["nextSyncToken"]
+        return token
+
+    def since(self, caller: Caller, token: str, **more: str) -> httpx.Response:
+        return caller.ask("GET", EVENTS, params={**self.SINGLE, "syncToken": token, **more})
+
+    def ids(self, answer: httpx.Response) -> set[str]:
+        return {item["id"] for item in answer.json().get("items", [])}
+
+    def test_nothing_is_told_where_nothing_changed_and_a_new_token_comes_along(self, caller: Caller) -> None:
+        caller.primary.add(START, END)
+        first = self.since(caller, self.token(caller)).json()
+        assert "items" not in first
+        assert "items" not in self.since(caller, first["nextSyncToken"]).json()
+
+    def test_what_changed_is_told_wherever_it_takes_place(self, caller: Caller) -> None:
+        deleted, kept = caller.primary.add(START, END), caller.primary.add(START, END)
+        token = self.token(caller)
+        caller.primary.delete(deleted)
+        later = caller.primary.add(START + timedelta(days=900), END + timedelta(days=900))
+        answer = self.since(caller, token)
+        assert self.ids(answer) == {deleted, later}
+        assert kept not in answer.text
+        assert next(item for item in answer.json()["items"] if item["id"] == deleted)["status"] == "cancelled"
+
+    def test_a_touched_series_brings_its_instances_years_ahead(self, caller: Caller) -> None:
+        series = caller.primary.add(START, END, recurrence=["RRULE:FREQ=WEEKLY"])
+        token = self.token(caller)
+        caller.primary.change(series, summary="Touched")
+        answer = self.since(caller, token, maxResults="2500")
+        assert len(self.ids(answer)) > 600
+        assert f"{series}_20391228T100000Z" in self.ids(answer)
+
+    def test_one_changed_instance_comes_alone(self, caller: Caller) -> None:
+        series = caller.primary.add(START, END, recurrence=["RRULE:FREQ=DAILY;COUNT=5"])
+        token = self.token(caller)
+        changed = caller.primary.make_exception(series, START + timedelta(days=1), status="cancelled")
+        assert self.ids(self.since(caller, token)) == {changed}
+
+    def test_what_changes_while_pages_are_read_is_not_missed(self, caller: Caller) -> None:
+        events = [caller.primary.add(START, END) for _ in range(2)]
+        paged = {**WEEK, "maxResults": "1"}
+        first = caller.ask("GET", EVENTS, params=paged).json()
+        caller.primary.change(events[0], summary="Changed")
+        last = caller.ask("GET", EVENTS, params={**paged, "pageToken": first["nextPageToken"]}).json()
+        assert self.ids(self.since(caller, last["nextSyncToken"], maxResults="1")) == {events[0]}
+
+    def test_an_old_token_is_gone(self, caller: Caller) -> None:
+        token = self.token(caller)
+        caller.google.expire_sync_tokens()
+        assert reason(self.since(caller, token)) == (410, "fullSyncRequired")
+
+    def test_the_token_of_another_calendar_is_none(self, caller: Caller) -> None:
+        second = caller.google.calendars.add_calendar(caller.anna.email, "second")
+        answer = caller.ask("GET", f"calendars/{quote(second.id)}/events", params={"syncToken": self.token(caller)})
+        assert reason(answer) == (400, "invalid")
+
+    def test_a_lie_is_told_on_demand(self, caller: Caller) -> None:
+        caller.google.sync_tokens_lie = True
+        answer = self.since(caller, "none")
+        assert (answer.status_code, "items" in answer.json()) == (200, False)
+
+    def test_asking_otherwise_than_before_is_not_clean(self, caller: Caller) -> None:
+        self.since(caller, self.token(caller), maxResults="1")
+        assert "asked otherwise" in caller.google.problems[0]
+
+    @pytest.mark.parametrize("more", [{"timeMin": WEEK["timeMin"]}, {"q": "a"}, {"showDeleted": "false"}])
+    def test_what_does_not_go_with_a_token_is_refused_and_not_clean(self, caller: Caller, more: dict[str, str]) -> None:
+        assert self.since(caller, self.token(caller), **more).status_code == 400
+        assert "does not go with syncToken" in caller.google.problems[0]
+
+
 class TestFreeBusy:
     def ask(self, caller: Caller, *ids: str, until: str = "2026-12-08T00:00:00Z") -> httpx.Response:
         items = [{"id": calendar_id} for calendar_id in ids]
@@ -442,6 +518,8 @@ class TestTheDescription:
             ("GET", f"{EVENTS}?fields=items(id", None, "a bracket is missing"),
             ("GET", f"{EVENTS}?fields=items(,id)", None, "a name is missing"),
             ("GET", f"{EVENTS}?fields=items)", None, "is no selection"),
+            ("GET", f"{EVENTS}?syncToken=t&timeMax=2026-12-01T00:00:00Z", None, "timeMax does not go with syncToken"),
+            ("GET", f"{EVENTS}?syncToken=t&showDeleted=false", None, "does not go with syncToken"),
             ("GET", EVENTS, CONTENT, "a body is not taken"),
             ("POST", "calendars/c/events/quickAdd", None, "text is missing"),
             ("POST", EVENTS, None, "is no JSON"),
@@ -487,6 +565,7 @@ class TestTheDescription:
             (EVENTS, 200, {"kind": "calendar#events", "colour": "red"}, "has no colour"),
             (EVENTS, 200, {"items": [{"start": {"dateTime": "tomorrow"}}]}, "is no date-time"),
             (EVENTS, 200, {"items": None}, "is no array"),
+            (EVENTS, 200, {"nextPageToken": "a", "nextSyncToken": "b"}, "has both"),
             (EVENTS, 404, {"message": "no"}, "is no error"),
             (EVENTS, 404, {"error": {"code": 403, "message": "no", "errors": []}}, "its code"),
             (EVENTS, 404, {"error": {"code": 404, "message": "no"}}, "tells no reason"),

@@ -222,6 +222,96 @@ class TestGraph:
         assert caller.microsoft.problems == []
 
 
+class TestChangesSince:
+    LATER = datetime(2027, 6, 1, 10), datetime(2027, 6, 1, 11)
+
+    def round(self, caller: Caller, link: str = "") -> tuple[list[dict[str, object]], str]:
+        """The items of a round, and the link to the next one."""
+        items: list[dict[str, object]] = []
+        params: Mapping[str, str] | None = None if link else WEEK
+        link = link or f"{caller.calendar}/calendarView/delta"
+        while True:
+            answer = caller.ask("GET", link, params=params, prefer='IdType="ImmutableId", odata.maxpagesize=2')
+            assert answer.status_code == 200, answer.text
+            items += answer.json()["value"]
+            link, params = answer.json().get("@odata.nextLink", ""), None
+            if not link:
+                return items, answer.json()["@odata.deltaLink"]
+
+    def test_a_first_round_tells_everything_in_the_window_in_pages(self, caller: Caller) -> None:
+        for _ in range(3):
+            caller.mailbox.add(START, END)
+        caller.mailbox.add(*self.LATER)
+        items, link = self.round(caller)
+        assert (len(items), "subject" in items[0], "$deltatoken" in link) == (3, True, True)
+        assert caller.microsoft.problems == []
+
+    def test_occurrences_are_stubs_that_do_not_say_whether_they_block(self, caller: Caller) -> None:
+        caller.mailbox.add(START, END, series=Series(count=3, shown={1: {"showAs": "free"}}))
+        items, _ = self.round(caller)
+        assert [(item["type"], "showAs" in item) for item in items] == [
+            ("seriesMaster", True),
+            ("occurrence", False),
+            ("exception", True),
+            ("occurrence", False),
+        ]
+        assert caller.microsoft.problems == []
+
+    def test_nothing_is_told_where_nothing_changed(self, caller: Caller) -> None:
+        caller.mailbox.add(START, END)
+        items, link = self.round(caller, self.round(caller)[1])
+        assert items == self.round(caller, link)[0] == []
+
+    def test_what_was_deleted_moved_out_or_made_outside_is_told_as_removed(self, caller: Caller) -> None:
+        deleted, moved = caller.mailbox.add(START, END), caller.mailbox.add(START, END)
+        _, link = self.round(caller)
+        caller.mailbox.delete(deleted.id)
+        caller.mailbox.move(moved.id, caller.mailbox.add_calendar("second"))
+        outside = caller.mailbox.add(*self.LATER)
+        items, _ = self.round(caller, link)
+        assert {item["id"] for item in items} == {deleted.id, moved.id, outside.id}
+        assert [item["@removed"] for item in items] == [{"reason": "deleted"}] * 3
+        assert caller.microsoft.problems == []
+
+    def test_a_removed_occurrence_is_told_by_its_series_alone(self, caller: Caller) -> None:
+        series = caller.mailbox.add(START, END, series=Series(count=3))
+        _, link = self.round(caller)
+        caller.mailbox.change_occurrence(series.id, 1, removed=True)
+        items, _ = self.round(caller, link)
+        assert [item["id"] for item in items] == [series.id, f"{series.id}.0", f"{series.id}.2"]
+
+    def test_another_calendars_changes_are_not_told(self, caller: Caller) -> None:
+        _, link = self.round(caller)
+        caller.mailbox.add(START, END, calendar=caller.mailbox.add_calendar("second"))
+        assert self.round(caller, link)[0] == []
+
+    def test_what_changes_while_pages_are_read_is_told_in_the_next_round(self, caller: Caller) -> None:
+        first = caller.mailbox.add(START, END)
+        for _ in range(3):
+            caller.mailbox.add(START, END)
+
+        def change(method: str, path: str) -> None:
+            if "skiptoken" in path:
+                caller.microsoft.on_request = lambda method, path: None
+                caller.mailbox.change(first.id, showAs="free")
+
+        caller.microsoft.on_request = change
+        _, link = self.round(caller)
+        assert [item["id"] for item in self.round(caller, link)[0]] == [first.id]
+
+    def test_an_old_link_is_gone(self, caller: Caller) -> None:
+        _, link = self.round(caller)
+        caller.microsoft.expire_delta_links()
+        answer = caller.ask("GET", link)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "SyncStateNotFound")
+
+    def test_an_unknown_link_is_none_and_a_lie_is_told_on_demand(self, caller: Caller) -> None:
+        link = f"{caller.calendar}/calendarView/delta?$deltatoken=none"
+        assert caller.ask("GET", link).status_code == 400
+        caller.microsoft.delta_lies = True
+        assert caller.ask("GET", link).json()["value"] == []
+
+
 class TestSigningIn:
     def url(self, microsoft: MicrosoftFake, tenant: str = "common", **changes: str) -> str:
         asked = {
@@ -302,6 +392,9 @@ class TestTheDescription:
             ("GET", "me/events/e?colour=red", None, "colour is no parameter"),
             ("GET", "me/calendars?$top=2000", None, "$top is 2000"),
             ("GET", "me/calendars/c/calendarView", None, "startDateTime is missing"),
+            ("GET", "me/calendars/c/calendarView/delta", None, "startDateTime is missing"),
+            ("GET", "me/calendars/c/calendarView/delta?$select=id", None, "$select is no parameter"),
+            ("GET", "me/calendars/c/calendarView/delta?$deltatoken=t&$top=1", None, "followed as it is given"),
             ("GET", "me/calendars/c/events?$filter=subject", None, "is not understood"),
             ("POST", "me/calendars/c/events", {**CONTENT, "colour": "red"}, "has no colour"),
             ("POST", "me/calendars/c/events", {**CONTENT, "showAs": "asleep"}, "is none of"),
@@ -340,6 +433,20 @@ class TestTheDescription:
         found = self.description.answer_problems(
             "GET", "me/calendars/c/events", 200, json.dumps({"value": [item]}).encode()
         )
+        assert any(problem in text for text in found)
+
+    @pytest.mark.parametrize(
+        ("page", "problem"),
+        [
+            ({"value": []}, "has not one link onward"),
+            ({"value": [], "@odata.deltaLink": "a", "@odata.nextLink": "b"}, "has not one link onward"),
+            ({"value": [{"id": "e", "@removed": {}}], "@odata.deltaLink": "a"}, "does not say what was removed"),
+            ({"value": [{"id": "e", "@removed": {"reason": "deleted"}, "subject": ""}]}, "has no subject"),
+        ],
+    )
+    def test_what_is_wrong_in_a_page_of_a_feed_is_found(self, page: dict[str, object], problem: str) -> None:
+        target = "me/calendars/c/calendarView/delta?$deltatoken=t"
+        found = self.description.answer_problems("GET", target, 200, json.dumps(page).encode())
         assert any(problem in text for text in found)
 
     def test_an_error_has_a_form_too(self) -> None:

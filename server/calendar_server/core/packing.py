@@ -14,8 +14,9 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from calendar_server.core.model import (
     SECOND,
@@ -42,6 +43,9 @@ class Unpackable(ValueError):
     """These bytes are of another release, or damaged. What they held has to be read again."""
 
 
+_interval: Callable[[tuple[Instant, Instant]], Interval] = partial(tuple.__new__, Interval)
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """Merged intervals as two columns, which is twice as fast to read and to search as a list of pairs.
@@ -58,13 +62,27 @@ class Track:
         """A track of intervals that are merged and sorted."""
         return cls([each.start for each in intervals], [each.end for each in intervals], doubt)
 
+    @classmethod
+    def joined(cls, tracks: Iterable[Track]) -> Track:
+        """What is busy in any of them."""
+        pairs = sorted(pair for track in tracks for pair in zip(track.starts, track.ends, strict=True))
+        starts: list[Instant] = []
+        ends: list[Instant] = []
+        for start, end in pairs:
+            if ends and start <= ends[-1]:
+                if end > ends[-1]:
+                    ends[-1] = end
+            else:
+                starts.append(start)
+                ends.append(end)
+        return cls(starts, ends)
+
     def within(self, window: Interval) -> list[Interval]:
         """The parts inside the window."""
         first = bisect_right(self.ends, window.start)
         last = bisect_left(self.starts, window.end, lo=first)
-        found = [
-            Interval(start, end) for start, end in zip(self.starts[first:last], self.ends[first:last], strict=True)
-        ]
+        # Pair by pair through the class's own constructor this costs three times as much.
+        found = list(map(_interval, zip(self.starts[first:last], self.ends[first:last], strict=True)))
         if found and found[0].start < window.start:
             found[0] = Interval(window.start, found[0].end)
         if found and found[-1].end > window.end:

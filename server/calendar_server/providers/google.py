@@ -59,6 +59,7 @@ from calendar_server.providers.google_events import (
     whole_seconds,
     zone_of,
 )
+from calendar_server.providers.google_feed import Mark, look, mark_of_note, mark_of_read
 from calendar_server.providers.oauth import Tokens
 
 PRIMARY = CalendarId("primary")
@@ -73,7 +74,7 @@ FREE_BUSY_US = 80 * DAY
 """The longest span of one `freeBusy.query`. Google takes about 90 days."""
 
 _EVENT_FIELDS = (
-    "kind,timeZone,accessRole,nextPageToken,"
+    "kind,timeZone,accessRole,nextPageToken,nextSyncToken,"
     "items(id,status,eventType,transparency,start,end,attendees(self,responseStatus))"
 )
 """What is asked of `events.list`. No title, no place and no guest's name reaches this process."""
@@ -149,23 +150,24 @@ class GoogleProvider:
 
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read what stands in the window; only when it stands there, where the account may see no more than that."""
-        talk, path = self._api.talk(link, deadline), f"{calendar_path(calendar_id)}/events"
-        try:
-            try:
-                read = self._read_events(talk, path, window, EVENTS_PAGE)
-            except AnswerTooLarge:
-                read = self._read_events(talk, path, window, EVENTS_PAGE_SMALL)
-        except CalendarGone:
-            if not self._may_see_free_busy_only(talk, calendar_id):
-                raise
-            read = None
-        return self._read_free_busy(talk, calendar_id, window) if read is None else read
+        return self._read(self._api.talk(link, deadline), calendar_id, window)[0]
 
     def refresh_calendar(
         self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
     ) -> Refreshed:
-        """Read again."""
-        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
+        """Ask the feed, in one small request; read again only if something may have changed.
+
+        Half of the time is kept for the read. Where only free and busy are seen there is no feed: it would say that
+        nothing changed.
+        """
+        talk = self._api.talk(link, deadline)
+        mark = mark_of_note(before.memory, calendar_id) if before is not None and before.window == window else None
+        if mark is not None:
+            mark = look(talk, mark, deadline.sooner(deadline.remaining() / 2))
+        if mark is not None:
+            return Refreshed(None, mark.note())
+        read, mark = self._read(talk, calendar_id, window)
+        return Refreshed(read, b"" if mark is None else mark.note())
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """The uid itself: it has the form that Google asks of ids, base32hex in lower case."""
@@ -235,8 +237,26 @@ class GoogleProvider:
             raise PreconditionFailed("The event's id is spent.")
         return _written(event, ref, booking)
 
-    def _read_events(self, talk: Talk, path: str, window: Interval, page_size: int) -> CalendarRead | None:
-        """None: the account may see free and busy only."""
+    def _read(self, talk: Talk, calendar_id: CalendarId, window: Interval) -> tuple[CalendarRead, Mark | None]:
+        path = f"{calendar_path(calendar_id)}/events"
+        try:
+            try:
+                found = self._read_events(talk, path, window, EVENTS_PAGE)
+            except AnswerTooLarge:
+                found = self._read_events(talk, path, window, EVENTS_PAGE_SMALL)
+        except CalendarGone:
+            if not self._may_see_free_busy_only(talk, calendar_id):
+                raise
+            found = None
+        if found is None:
+            return self._read_free_busy(talk, calendar_id, window), None
+        read, heads, page_size = found
+        return read, mark_of_read(calendar_id, page_size, heads)
+
+    def _read_events(
+        self, talk: Talk, path: str, window: Interval, page_size: int
+    ) -> tuple[CalendarRead, list[Json], int] | None:
+        """What was found, the pages without their items, and their size. None: the account sees free and busy only."""
         # Google does not say in which zone it compares dates with the window: a day more on each side has all of them.
         wide = whole_seconds(Interval(window.start - DAY, window.end + DAY))
         query: dict[str, str | int] = {
@@ -249,6 +269,7 @@ class GoogleProvider:
         # Keys, not a list: an event that is moved while pages are read may stand on two of them.
         found: dict[BusyEvent | UnreadableEvent, None] = {}
         seen = 0
+        heads: list[Json] = []
         for page in talk.pages(path, query, "calendar#events", Doing.READ):
             if text_of(page, "accessRole") in _SEES_NO_EVENTS:
                 return None
@@ -259,10 +280,12 @@ class GoogleProvider:
                 raise ProviderUnavailable("The calendar holds more events than this service reads.")
             judged = (busy_event(item, zone, window) for item in items)
             found.update((event, None) for event in judged if event is not None)
-        return CalendarRead(
+            heads.append({name: value for name, value in page.items() if name != "items"})
+        read = CalendarRead(
             tuple(event for event in found if isinstance(event, BusyEvent)),
             tuple(event for event in found if isinstance(event, UnreadableEvent)),
         )
+        return read, heads, page_size
 
     def _may_see_free_busy_only(self, talk: Talk, calendar_id: CalendarId) -> bool:
         """Whether a calendar that shows no events is one of those that were shared without their details."""

@@ -111,12 +111,18 @@ class Talk:
         content: Json | None = None,
         *,
         etag: str = "",
+        deadline: Deadline | None = None,
     ) -> Answer:
-        """One exchange, repeated once with a renewed token where the first was refused: a 401 changes nothing."""
+        """One exchange, repeated once with a renewed token where the first was refused: a 401 changes nothing.
+
+        ``deadline``: an earlier one than the verb's.
+        """
         whole = f"{path}?{urlencode(query)}" if query else path
         while True:
             self._link.check()
-            answer = self._api.send(self._secret["access_token"], method, whole, self._deadline, content, etag)
+            answer = self._api.send(
+                self._secret["access_token"], method, whole, deadline or self._deadline, content, etag
+            )
             if answer.status != 401:
                 return answer
             if self._renewed:

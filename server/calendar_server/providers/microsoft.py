@@ -10,6 +10,8 @@ would send them mail.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from calendar_server.core.intervals import touches
@@ -24,8 +26,7 @@ from calendar_server.core.model import (
     Interval,
     UnreadableEvent,
 )
-from calendar_server.core.zones import Zone
-from calendar_server.errors import PreconditionFailed, ProviderUnavailable
+from calendar_server.errors import CalendarGone, PreconditionFailed, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.microsoft_events import (
@@ -40,6 +41,7 @@ from calendar_server.providers.microsoft_events import (
     utc_text,
     zone_of,
 )
+from calendar_server.providers.microsoft_feed import Note, first_round, next_round, read_note
 from calendar_server.providers.microsoft_graph import Doing, Graph, failure, json_of
 from calendar_server.providers.oauth import Tokens
 
@@ -49,6 +51,7 @@ PAGE = 1000
 
 _VIEW_FIELDS = "id,start,end,isAllDay,isCancelled,showAs,responseStatus"
 _EVENT_FIELDS = "id,webLink,createdDateTime"
+_NO_MORE: Mapping[str, str | int] = {}
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -83,7 +86,7 @@ class MicrosoftProvider:
 
     def list_calendars(self, link: Link, deadline: Deadline) -> list[Calendar]:
         """The account's calendars. Their zone is the mailbox's."""
-        zone = self._mailbox_zone(link, deadline)
+        zone = zone_of(self._mailbox_zone(link, deadline))
         path = "me/calendars?" + urlencode({"$top": 100, "$select": "id,name,isDefaultCalendar,canEdit,hexColor"})
         return [
             Calendar(
@@ -100,17 +103,42 @@ class MicrosoftProvider:
 
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read what stands in the window, a day more on each side for the sake of all-day events."""
-        path = f"me/calendars/{quote(calendar_id, safe='')}/calendarView?" + urlencode(
-            {
-                "startDateTime": utc_text(window.start - DAY) + "Z",
-                "endDateTime": utc_text(window.end + DAY) + "Z",
-                "$top": PAGE,
-                "$select": _VIEW_FIELDS,
-            }
-        )
+        return self._read(link, calendar_id, window, deadline)[0]
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        """Ask the feed, which is mostly one small request; read again only if something may have changed.
+
+        Where all-day events are remembered it is two: the mailbox's zone, where they lie, has no feed. Half of the time
+        is kept for the read.
+        """
+        note = read_note(before.memory, calendar_id) if before is not None and before.window == window else None
+        sooner = deadline.sooner(deadline.remaining() / 2)
+        if note is None:
+            note = Note(calendar_id)
+        elif note.link:
+            seen = next_round(self._graph, link, note.link, sooner)
+            note = note.looked(seen.link)
+            if not seen.changed and self._zone_stays(link, note.zone, sooner):
+                return Refreshed(None, note.written())
+        elif note.rest > 0:
+            note = note.rested()
+        else:
+            path = _view_path(calendar_id, "calendarView/delta", window)
+            note = note.marked(first_round(self._graph, link, path, sooner).link)
+        read, zone = self._read(link, calendar_id, window, deadline)
+        return Refreshed(read, replace(note, zone=zone).written())
+
+    def _read(
+        self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline
+    ) -> tuple[CalendarRead, str | None]:
+        """What stands in the window, and the name of the mailbox's zone if there are all-day events."""
+        path = _view_path(calendar_id, "calendarView", window, {"$top": PAGE, "$select": _VIEW_FIELDS})
         items = list(self._graph.pages(link, path, deadline))
         all_day = any(item.get("isAllDay") is True for item in items)
-        zone = self._mailbox_zone(link, deadline) if all_day else None
+        zone_name = self._mailbox_zone(link, deadline) if all_day else None
+        zone = None if zone_name is None else zone_of(zone_name)
         # A set: an event that is moved while pages are read may stand on two of them.
         events: set[BusyEvent] = set()
         unreadable: list[UnreadableEvent] = []
@@ -122,13 +150,7 @@ class MicrosoftProvider:
             elif read is not None and touches(Interval(read.start, read.end), window):
                 events.add(read)
         ordered = sorted(events, key=lambda event: (event.start, event.end, event.event_id))
-        return CalendarRead(tuple(ordered), tuple(unreadable))
-
-    def refresh_calendar(
-        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
-    ) -> Refreshed:
-        """Read again."""
-        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
+        return CalendarRead(tuple(ordered), tuple(unreadable)), zone_name
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """Empty: Exchange makes the id."""
@@ -182,12 +204,31 @@ class MicrosoftProvider:
         if answer.status not in (200, 204, 404, 410):
             raise failure(answer, Doing.WRITE)
 
-    def _mailbox_zone(self, link: Link, deadline: Deadline) -> Zone | None:
-        """The mailbox's zone; None when it is one that nobody else knows (`tzone://Microsoft/Custom`)."""
+    def _zone_stays(self, link: Link, zone: str | None, deadline: Deadline) -> bool:
+        """Whether the mailbox's zone is still this one. None: nothing depends on it."""
+        try:
+            return zone is None or self._mailbox_zone(link, deadline) == zone
+        except ProviderThrottled:
+            raise
+        except (ProviderUnavailable, CalendarGone):
+            return False
+
+    def _mailbox_zone(self, link: Link, deadline: Deadline) -> str:
+        """The mailbox's own name of its zone: Windows', IANA's, or one that nobody else knows
+        (`tzone://Microsoft/Custom`)."""
         answer = self._graph.exchange(link, "GET", "me/mailboxSettings?$select=timeZone", deadline)
         if answer.status != 200:
             raise failure(answer, Doing.READ)
-        return zone_of(text_of(json_of(answer), "timeZone"))
+        return text_of(json_of(answer), "timeZone")
+
+
+def _view_path(calendar_id: CalendarId, view: str, window: Interval, more: Mapping[str, str | int] = _NO_MORE) -> str:
+    query = {
+        "startDateTime": utc_text(window.start - DAY) + "Z",
+        "endDateTime": utc_text(window.end + DAY) + "Z",
+        **more,
+    }
+    return f"me/calendars/{quote(calendar_id, safe='')}/{view}?{urlencode(query)}"
 
 
 def _event_path(event_id: EventId) -> str:

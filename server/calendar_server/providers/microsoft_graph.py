@@ -56,23 +56,38 @@ class Graph:
         ``mailbox`` is empty where none is asked.
         """
         with self._mailboxes.turn(mailbox, deadline) if mailbox else nullcontext():
-            answer = self._send(access_token, "GET", path, deadline, None, "")
+            answer = self._send(access_token, "GET", path, deadline)
         if answer.status != 200:
             raise failure(answer, Doing.READ)
         return json_of(answer)
 
+    def trusts(self, url: str) -> bool:
+        """Whether a link that Graph gave lies at the configured host: only there may the token go."""
+        return _origin(url) == self._origin
+
     def exchange(
-        self, link: Link, method: str, path: str, deadline: Deadline, content: Json | None = None, *, etag: str = ""
+        self,
+        link: Link,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        content: Json | None = None,
+        *,
+        etag: str = "",
+        prefer: str = "",
     ) -> Answer:
-        """One exchange, repeated once with a renewed token where the first was refused."""
+        """One exchange, repeated once with a renewed token where the first was refused.
+
+        ``prefer``: wishes besides the usual ones (RFC 7240).
+        """
         with self._mailboxes.turn(link.connection.subject, deadline):
             secret = link.secret
             link.check()
-            answer = self._send(secret["access_token"], method, path, deadline, content, etag)
+            answer = self._send(secret["access_token"], method, path, deadline, content, etag, prefer)
             if answer.status == 401:
                 secret = link.renew(secret)
                 link.check()
-                answer = self._send(secret["access_token"], method, path, deadline, content, etag)
+                answer = self._send(secret["access_token"], method, path, deadline, content, etag, prefer)
             if answer.status == 401:
                 raise ProviderUnavailable("Microsoft refuses the access that it has just renewed. Try again later.")
             return answer
@@ -99,15 +114,24 @@ class Graph:
             if following is None:
                 return
             # Followed as it is given, but the token goes to the configured host alone.
-            if not isinstance(following, str) or _origin(following) != self._origin:
+            if not isinstance(following, str) or not self.trusts(following):
                 raise ProviderUnavailable("Microsoft's next page lies at a foreign address.")
             path = following
         raise ProviderUnavailable("Microsoft's answer has no end.")
 
     def _send(
-        self, access_token: str, method: str, path: str, deadline: Deadline, content: Json | None, etag: str
+        self,
+        access_token: str,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        content: Json | None = None,
+        etag: str = "",
+        prefer: str = "",
     ) -> Answer:
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json", "Prefer": _PREFER}
+        if prefer:
+            headers["Prefer"] += f", {prefer}"
         if content is not None:
             headers["Content-Type"] = "application/json"
         if etag:

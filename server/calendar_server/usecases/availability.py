@@ -44,7 +44,7 @@ from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
 from calendar_server.usecases.refresh import Key, Need, Refresher
-from calendar_server.usecases.snapshots import Held, Outdated, Snapshot, Snapshots
+from calendar_server.usecases.snapshots import Group, Held, Outdated, Snapshot, Snapshots
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +56,9 @@ USED_EVERY_S = 20.0
 """Seconds between two notes that a connection is in use."""
 ROUNDS_MOST = 4
 """Times that an answer is begun again because what it rests on was replaced meanwhile."""
-THROTTLED_S = 5.0
-"""Seconds after a provider asked to slow down in which callers' questions are not passed on. The worker waits it out."""
+THROTTLED_S, THROTTLED_TIMES = 5.0, 3
+"""Once a provider has asked that many times in a row to slow down, callers' questions are passed on again only after these
+seconds. The worker waits as long as the provider says, from the first time on."""
 
 
 class BusyUnknown(CalendarError):
@@ -132,14 +133,14 @@ class Availability:
         asked: dict[Key, CalendarError | None] = {}
         for _ in range(ROUNDS_MOST):
             try:
-                snapshots, now = self._snapshots.of(caller.organization_id, query.target)
+                group, now = self._snapshots.of(caller.organization_id, query.target)
                 if not_before is None:
                     not_before = now - round(staleness_s * SECOND)
-                lacking = _lacking(snapshots, query.window, not_before, staleness_s <= 0, asked)
+                lacking = _lacking(group.snapshots, query.window, not_before, staleness_s <= 0, asked)
                 if not lacking:
-                    return self._answer(snapshots, query, not_before, asked, now)
+                    return self._answer(group, query, not_before, asked, now)
                 asked |= self._ask(
-                    caller, snapshots, lacking, query.window, not_before, staleness_s <= 0, deadline, now
+                    caller, group.snapshots, lacking, query.window, not_before, staleness_s <= 0, deadline, now
                 )
             except Outdated:
                 continue
@@ -216,19 +217,23 @@ class Availability:
 
     def _answer(
         self,
-        snapshots: Sequence[Snapshot],
+        group: Group,
         query: BusyQuery,
         not_before: Instant,
         asked: Mapping[Key, CalendarError | None],
         now: Instant,
+        *,
+        joins: bool = True,
     ) -> BusyAnswer:
         options = Options(query.exclude_booking_ids, query.ignore_tentative)
         window = query.window
         calendars: list[CalendarBusy] = []
         failures: list[Failure] = []
-        busy: list[list[Interval]] = []
+        # All that is plain is joined already, where nothing says otherwise.
+        joins = joins and query.view is BusyView.MERGED and not query.ignore_tentative and not any(asked.values())
+        busy: list[Sequence[Interval]] = [group.joined().within(window)] if joins else []
         written_only: list[tuple[Key, Sequence[Overlay]]] = []
-        for snapshot in snapshots:
+        for snapshot in group.snapshots:
             head = snapshot.head
             overlays = self._snapshots.overlays(snapshot, window)
             for calendar_id in head.busy_calendar_ids:
@@ -236,13 +241,18 @@ class Availability:
                 error = asked.get((head.id, calendar_id))
                 if error is None and not (held and held.row.as_of >= not_before and held.covers(window)):
                     error = ProviderUnavailable("The calendar could not be read at this moment.")
+                    if joins:
+                        # What it holds may not count, and it is among what is joined.
+                        return self._answer(group, query, not_before, asked, now, joins=False)
                 known = held
                 if error is not None and not (held and held.covers(window) and held.row.as_of > now - STALE_MOST):
                     known = None
+                own = overlays.get(calendar_id, ())
+                if joins and error is None and known is not None and not own and not known.judged:
+                    calendars.append(known.told)
+                    continue
                 state = BusyState.FRESH if error is None else BusyState.STALE if known else BusyState.UNKNOWN
-                intervals, judged = self._judged(
-                    snapshot, known, overlays.get(calendar_id, ()), window, options, query.view
-                )
+                intervals, judged = self._judged(snapshot, known, own, window, options, query.view)
                 busy.append(intervals)
                 if error is None and known is not None:
                     error = self._unreadable(known, window, options)
@@ -259,13 +269,13 @@ class Availability:
                 if error:
                     failures.append((error, dataclasses.replace(calendar, busy=(), events=())))
             written_only += (
-                ((head.id, calendar_id), own)
-                for calendar_id, own in overlays.items()
+                ((head.id, calendar_id), written)
+                for calendar_id, written in overlays.items()
                 if calendar_id not in head.busy_calendar_ids
             )
-        for key, own in sorted(written_only, key=lambda each: each[0]):
+        for key, written in sorted(written_only, key=lambda each: each[0]):
             # A calendar that only receives bookings: it is not read, but what we committed to it blocks.
-            touching = [overlay for overlay in own if touches(overlay.interval, window)]
+            touching = [overlay for overlay in written if touches(overlay.interval, window)]
             if not touching:
                 continue
             judged = verdicts(None, touching, {}, window, options)
@@ -283,7 +293,7 @@ class Availability:
             )
         if failures and not query.allow_partial:
             self.refuse(failures)
-        self._note_use(snapshots, now)
+        self._note_use(group.snapshots, now)
         return BusyAnswer(tuple(_joined(busy)), not failures, tuple(calendars))
 
     def _judged(
@@ -414,8 +424,8 @@ def _lacking(
 
 
 def _throttled(held: Held | None, now: Instant) -> CalendarError | None:
-    """A provider that has just asked to slow down is not asked again for a caller's sake."""
-    if held is None or held.row.problem_reason != ProviderThrottled.reason:
+    """A provider that keeps asking to slow down is not asked again at once for a caller's sake."""
+    if held is None or held.row.problem_reason != ProviderThrottled.reason or held.row.failures < THROTTLED_TIMES:
         return None
     until = min(held.row.retry_at, held.row.failed_at + round(THROTTLED_S * SECOND))
     if now >= until:

@@ -36,7 +36,7 @@ from calendar_server.core.model import (
     Interval,
     ProviderName,
 )
-from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content
+from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content, unpack_track
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Refreshed, Remembered
 from calendar_server.store.mirror import BusyRow, Learned
@@ -54,7 +54,7 @@ LOOK_S = 0.05
 """Seconds between two looks at what another process is refreshing."""
 GATHER_S = 0.02
 """Seconds in which results of a round are gathered before they are stored together."""
-ANSWER_S = 0.1
+ANSWER_S = 0.05
 """Seconds past a caller's deadline within which a read that has just ended still counts."""
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
@@ -309,6 +309,8 @@ class Refresher:
         if content is None or content.version != row.content_version:
             return None
         try:
+            # A row that cannot be read is replaced, not confirmed.
+            unpack_track(row.intervals)
             return Remembered(row.window, unpack_content(content.events), content.memory)
         except Unpackable:
             return None

@@ -12,13 +12,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import is_
 
 from calendar_server.core.availability import Ours, Overlay
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
     DAY,
     BusyEvent,
+    BusyState,
     CalendarId,
     CalendarRead,
     ConnectionId,
@@ -32,7 +34,7 @@ from calendar_server.errors import NotFound
 from calendar_server.store.mirror import BusyRow, Head
 from calendar_server.store.rows import OverlayRow
 from calendar_server.store.store import Store
-from calendar_server.usecases.commands import Target
+from calendar_server.usecases.commands import CalendarBusy, Target
 
 TARGETS_MOST = 4096
 OVERLAY_BEFORE = 2 * DAY
@@ -42,7 +44,7 @@ FOR_EVER = 2**62
 
 @dataclass(slots=True)
 class Held:
-    """One calendar as it was last read.
+    """One calendar as it was last read. ``row`` has its packed bytes no more.
 
     ``plain``: when others' events block, merged. ``special``: events of ours, and what could not be read; they are judged
     anew for each answer.
@@ -52,9 +54,16 @@ class Held:
     plain: Track
     special: CalendarRead
     ours: Mapping[EventId, Ours]
+    told: CalendarBusy
+    """How an answer of the merged view tells of it where it is fresh."""
     whole: CalendarRead | None = None
     firm: Track | None = None
     """``plain`` without tentative events, once it was asked for."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is anything that each answer has to judge anew."""
+        return bool(self.special.events or self.special.unreadable)
 
     def covers(self, window: Interval) -> bool:
         """Whether the read was of a window that has this one in it."""
@@ -77,6 +86,28 @@ class Snapshot:
     overlay_from: Instant
 
 
+@dataclass(slots=True, eq=False)
+class Group:
+    """The snapshots of one target, and what is worth keeping of all of them together.
+
+    ``plain``: when others' events block in any of their blocking calendars; made when first asked for.
+    """
+
+    snapshots: Sequence[Snapshot]
+    plain: Track | None = None
+
+    def joined(self) -> Track:
+        """``plain``."""
+        if self.plain is None:
+            self.plain = Track.joined(
+                held.plain
+                for snapshot in self.snapshots
+                for calendar_id in snapshot.head.busy_calendar_ids
+                if (held := snapshot.held.get(calendar_id)) is not None
+            )
+        return self.plain
+
+
 class Outdated(Exception):
     """The snapshot has been replaced while it was used. Take another."""
 
@@ -89,16 +120,16 @@ class Snapshots:
         self._entries = entries
         self._lock = threading.Lock()
         self._kept: OrderedDict[ConnectionId, Snapshot] = OrderedDict()
-        self._targets: dict[tuple[OrganizationId, Target], tuple[int, tuple[Snapshot, ...]]] = {}
+        self._targets: dict[tuple[OrganizationId, Target], tuple[int | None, Group]] = {}
 
-    def of(self, organization_id: OrganizationId, target: Target) -> tuple[Sequence[Snapshot], Instant]:
+    def of(self, organization_id: OrganizationId, target: Target) -> tuple[Group, Instant]:
         """Snapshots of a target's live connections, in the order given, an owner's oldest first; and the time now.
 
         Raises ``NotFound`` for the whole call when an id is unknown, disconnected or another organization's.
         """
         seen = self._store.data_version()
-        known = self._targets.get((organization_id, target)) if seen is not None else None
-        if known is not None and known[0] == seen:
+        known = self._targets.get((organization_id, target))
+        if known is not None and seen is not None and known[0] == seen:
             return known[1], self._store.now()
         heads, now = self._store.mirror.heads(organization_id, list(dict.fromkeys(target.connection_ids)), target.owner)
         if target.connection_ids:
@@ -111,19 +142,19 @@ class Snapshots:
         found = {head.id: kept.get(head.id) for head in heads}
         stale = [head for head in heads if (have := found[head.id]) is None or have.head.version != head.version]
         fresh = self._load(organization_id, stale, now) if stale else {}
-        snapshots = tuple(fresh.get(head.id) or found[head.id] or _none() for head in heads)
-        with self._lock:
-            for head, snapshot in zip(heads, snapshots, strict=True):
-                if self._entries:
-                    kept[head.id] = snapshot
-                    kept.move_to_end(head.id)
-            while len(kept) > self._entries:
-                kept.popitem(last=False)
-            if seen is not None and self._entries:
+        snapshots = [fresh.get(head.id) or found[head.id] or _none() for head in heads]
+        group = known[1] if known is not None and _same(known[1].snapshots, snapshots) else Group(snapshots)
+        if self._entries:
+            with self._lock:
+                for snapshot in snapshots:
+                    kept[snapshot.head.id] = snapshot
+                    kept.move_to_end(snapshot.head.id)
+                while len(kept) > self._entries:
+                    kept.popitem(last=False)
                 if len(self._targets) >= TARGETS_MOST:
                     self._targets.clear()
-                self._targets[organization_id, target] = (seen, snapshots)
-        return snapshots, now
+                self._targets[organization_id, target] = (seen, group)
+        return group, now
 
     def whole(self, snapshot: Snapshot, held: Held) -> CalendarRead:
         """Every event of a calendar as last read. Raises ``Outdated`` when it was read again meanwhile."""
@@ -194,12 +225,14 @@ class Snapshots:
 
 
 def _held(row: BusyRow, track: Track, whole: CalendarRead | None, ours: Mapping[EventId, Ours]) -> Held:
+    row = replace(row, intervals=b"")
+    told = CalendarBusy(row.connection_id, row.calendar_id, BusyState.FRESH, row.as_of)
     if whole is None:
-        return Held(row, track, CalendarRead(()), ours)
+        return Held(row, track, CalendarRead(()), ours, told)
     special = CalendarRead(tuple(event for event in whole.events if event.event_id in ours), whole.unreadable)
     if special.events:
         track = _track(event for event in whole.events if event.event_id not in ours)
-    return Held(row, track, special, ours, whole)
+    return Held(row, track, special, ours, told, whole)
 
 
 def _track(events: Iterable[BusyEvent]) -> Track:
@@ -211,6 +244,10 @@ def _by_calendar(rows: Sequence[OverlayRow]) -> Mapping[CalendarId, Sequence[Ove
     for row in rows:
         found[row.calendar_id].append(Overlay(row.booking_id, Interval(row.start, row.end), row.event_id))
     return found
+
+
+def _same(one: Sequence[Snapshot], other: Sequence[Snapshot]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _none() -> Snapshot:

@@ -17,14 +17,17 @@ from calendar_server.usecases.refresh import Need, Refresher
 _log = logging.getLogger(__name__)
 
 STORE_PAUSE_S = 2.0
+SHORTEST_S = 5.0
+"""Seconds between two reads of one calendar ahead of time, however short the greatest staleness is."""
 AHEAD = 0.5
 """The share of the greatest staleness after which a calendar in use is read again: a failed try leaves time for another."""
 
 
 class Refreshing:
-    """Refreshes until told to stop. ``used_s``: how long after the last question a connection counts as in use.
+    """Refreshes until told to stop.
 
-    ``threads``: connections refreshed at once. ``read_s``: seconds for one of them.
+    ``max_staleness_s`` 0: nothing is read ahead of time, for every call reads anyway. ``used_s``: how long after the last
+    question a connection counts as in use. ``threads``: connections refreshed at once. ``read_s``: seconds for one of them.
     """
 
     def __init__(
@@ -40,7 +43,8 @@ class Refreshing:
     ):
         self._store = store
         self._refresher = refresher
-        self._ahead_s = max(1.0, max_staleness_s * AHEAD)
+        self._ahead_s = max(SHORTEST_S, max_staleness_s * AHEAD)
+        self._idle = max_staleness_s <= 0
         self._used_s = used_s
         self._read_s = read_s
         self._poll_s = poll_s
@@ -82,7 +86,7 @@ class Refreshing:
     def _turn(self) -> None:
         with self._lock:
             free = self._free - len(self._busy)
-        if free <= 0:
+        if free <= 0 or self._idle:
             return
         now = self._store.now()
         due = self._store.mirror.due(
