@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test check gen lock bench wheel clean
+.PHONY: help demo run test chaos check gen lock bench wheel clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,7 +24,10 @@ run: $(VENV)/.ready ## Serve on this machine and print how to call it
 	@$(BIN)/python deploy/run.py
 
 test: $(VENV)/.ready ## Run every test, quick ones first
-	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e
+	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e tests/chaos
+
+chaos: $(VENV)/.ready ## Kill, cut, stop and fill for an hour; prints its seed, CALENDAR_CHAOS_SEED repeats it
+	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check

@@ -31,7 +31,7 @@ def test_a_backlog_drains_after_an_outage_and_the_others_never_wait_for_it(
         over.wait(world.SETTLE_S * 10)
         return Cut.NOT
 
-    with CutProxy(radicale.port) as front, world.service(folder) as service:
+    with CutProxy(radicale.port) as front, world.service(folder, CALENDAR_EXCHANGE_S="4") as service:
         service.serve()
         sick, well = Calendars(), Calendars()
         with service.client() as client:
@@ -41,10 +41,10 @@ def test_a_backlog_drains_after_an_outage_and_the_others_never_wait_for_it(
                 well.connect_caldav(client, radicale, next(people))
         front.on_request = outage
         backlog = Load(service.client, list(sick.shelves), rng)
-        backlog.begin(bookings=10_000 if LONG else 200, revisions=1)
+        backlog.begin(bookings=10_000 if LONG else 100, revisions=1)
         backlog.join()
         healthy = Load(service.client, list(well.shelves), rng)
-        healthy.begin(bookings=500 if LONG else 20, revisions=2, first=100_000)
+        healthy.begin(bookings=500 if LONG else 10, revisions=2, first=100_000)
         healthy.join()
         verdict = settle(healthy.accepted, well.shelves)
         assert verdict, str(verdict)
