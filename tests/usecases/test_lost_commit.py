@@ -16,9 +16,6 @@ from tests.fakes.cut_proxy import Cut, CutProxy
 from tests.fakes.postgres import OwnPostgres, start_postgres
 from tests.usecases.conftest import World, booking, build_world
 
-ACCEPTED = {Cut.ANSWER: 1, Cut.REQUEST: 0}
-"""What a cut COMMIT comes to: committed, or not."""
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[OwnPostgres]:
@@ -52,15 +49,17 @@ def world(url: str) -> Iterator[World]:
 
 
 class CutCommits:
-    """Cuts the next ``times`` COMMITs in one way."""
+    """Cuts the next ``times`` COMMITs after a booking's wanted states were written, in one way."""
 
     def __init__(self, proxy: CutProxy, how: Cut, times: int = 1):
         self.left = times
         self._how = how
+        self._written = False
         proxy.on_request = self
 
     def __call__(self, data: bytes) -> Cut:
-        if self.left and b"COMMIT" in data:
+        self._written = self._written or b"INTO outbox" in data
+        if self._written and self.left and b"COMMIT" in data:
             self.left -= 1
             return self._how
         return Cut.NOT
@@ -92,9 +91,12 @@ def test_one_that_is_cut_again_and_again_is_told_as_unknown_and_lands_when_it_is
 def test_what_another_has_sent_under_the_same_revision_is_not_taken_for_ours(world: World, proxy: CutProxy) -> None:
     connection = world.connect()
     other = build_world(world.store)
+    written = threading.Event()
 
     def cut_and_overtake(data: bytes) -> Cut:
-        if b"COMMIT" not in data:
+        if b"INTO outbox" in data:
+            written.set()
+        if not written.is_set() or b"COMMIT" not in data:
             return Cut.NOT
         proxy.on_request = lambda data: Cut.NOT
         # Ours is dropped; the other's own revision 1 waits for the end of our transaction and lands.
@@ -115,8 +117,9 @@ def test_what_another_has_sent_under_the_same_revision_is_not_taken_for_ours(wor
 
 def test_a_required_slot_is_held_after_a_lost_answer(world: World, proxy: CutProxy) -> None:
     connection = world.connect()
-    CutCommits(proxy, Cut.ANSWER)
+    cut = CutCommits(proxy, Cut.ANSWER)
     report = world.sync(booking(), connection, require_free=True)
+    assert cut.left == 0
     assert report.booking.status is BookingStatus.CONFIRMED
     assert len(report.events) == 1
 

@@ -363,6 +363,11 @@ class Database:
             return query
         return query.for_update("FOR NO KEY UPDATE")
 
+    @property
+    def locked(self) -> str:
+        """What ``locking`` adds, for statements that are written out."""
+        return "" if self.is_sqlite or not self._thread.inside else " FOR NO KEY UPDATE"
+
     def skipping_locked(self, query: Any, table: Any) -> Any:
         """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
         return query if self.is_sqlite else query.for_update("FOR NO KEY UPDATE", of=table, skip_locked=True)

@@ -52,6 +52,15 @@ SPARE = 4
 _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
+# Written out: every call and every push run these, and building them costs more than running them. Names are our own.
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"  # noqa: S608
+_GET = f"{_SELECT} WHERE id = ?"
+_OF_BOOKING = f"{_SELECT} WHERE organization_id = ? AND booking_id = ? ORDER BY id"
+_PUT = (
+    f"INSERT INTO outbox ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)}) "  # noqa: S608
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS if name != 'id')}"
+)
+
 _SHOWN = _CHANGEABLE - {
     *("due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at", "drift", "drift_at")
 }
@@ -76,24 +85,20 @@ class Outbox:
 
     def of_booking(self, organization_id: OrganizationId, booking_id: BookingId) -> list[OutboxRow]:
         """The rows of a booking, oldest first (ids sort by creation)."""
-        query = O.select().where(O.organization_id == organization_id, O.booking_id == booking_id).order_by(O.id)
-        return [_outbox(row) for row in self._database.rows(self._database.locking(query))]
+        lock = self._database.locked
+        rows = self._database.fetch(f"{_OF_BOOKING}{lock}", (organization_id, booking_id))
+        return [_of_values(row) for row in rows]
 
     def put(self, row: OutboxRow) -> None:
         """Insert the row, or replace the one with its id."""
-        values = {getattr(O, name): _plain(getattr(row, name)) for name in _COLUMNS}
         with self._database.joined():
-            self._database.change(
-                O.insert(values).on_conflict(
-                    conflict_target=("id",), preserve=tuple(name for name in _COLUMNS if name != "id")
-                )
-            )
+            self._database.execute(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
             self._database.touch([row.connection_id])
 
     def get(self, row_id: str) -> OutboxRow | None:
         """The row with this id."""
-        row = self._database.row(O.select().where(O.id == row_id))
-        return None if row is None else _outbox(row)
+        rows = self._database.fetch(_GET, (row_id,))
+        return _of_values(rows[0]) if rows else None
 
     def ours(self, connection_ids: Sequence[ConnectionId]) -> list[OursRow]:
         """Every event of ours in these connections that ever got an id."""
@@ -455,3 +460,7 @@ def _plain(value: object) -> object:
 
 def _outbox(row: Row) -> OutboxRow:
     return OutboxRow(**{**row, "state": EventState(row["state"]), "drift": Drift(row["drift"])})
+
+
+def _of_values(values: Sequence[Any]) -> OutboxRow:
+    return _outbox(dict(zip(_COLUMNS, values, strict=True)))
