@@ -286,10 +286,10 @@ class Database:
         for told in self.told:
             told(connection_ids)
 
-    def execute(self, sql: str, *values: object) -> None:
-        """Run a statement with ``?`` for its values, inside the thread's transaction or by itself."""
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement with ``?`` for its values, inside the thread's transaction or by itself. Answers how many rows."""
         with self._session(writes=True), translated():
-            self._engine.execute_sql(self._spelled(sql), values)
+            return int(self._engine.execute_sql(self._spelled(sql), values).rowcount)
 
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import peewee
@@ -210,16 +210,16 @@ class Outbox:
 
     def finish(self, row_id: str, lease_token: str, wanted_revision: int, wanted: Wanted, **changes: object) -> bool:
         """Store how a push went and end its lease. False: lease or wanted state no longer stand; nothing changed."""
-        still = (O.wanted_revision == wanted_revision, O.wanted == wanted)
-        return self._under_lease(row_id, lease_token, changes, *still, ends=True)
+        still = {"wanted_revision": wanted_revision, "wanted": wanted}
+        return self._under_lease(row_id, lease_token, changes, still, ends=True)
 
     def release(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """End the lease and store ``changes``, whatever is wanted now. False: it no longer stands."""
-        return self._under_lease(row_id, lease_token, changes, ends=True)
+        return self._under_lease(row_id, lease_token, changes, {}, ends=True)
 
     def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
-        return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now(), ends=False)
+        return self._under_lease(row_id, lease_token, changes, {}, ends=False)
 
     def extend(self, rows: Sequence[OutboxRow], lease_s: float) -> int:
         """Let the leases of these rows, as claimed, end ``lease_s`` seconds from now. Answers how many still stood."""
@@ -428,7 +428,7 @@ class Outbox:
         return self._database.change(query) > 0
 
     def _under_lease(
-        self, row_id: str, lease_token: str, changes: dict[str, object], *conditions: Any, ends: bool
+        self, row_id: str, lease_token: str, changes: dict[str, object], still: Mapping[str, object], *, ends: bool
     ) -> bool:
         unknown = changes.keys() - _CHANGEABLE
         if unknown:
@@ -436,16 +436,23 @@ class Outbox:
         if not lease_token:
             return False
         # Written over itself where nothing else changes: an UPDATE needs a column.
-        values = {O.lease_token: "", O.lease_until: 0} if ends else {O.lease_token: lease_token}
-        values.update({getattr(O, name): _plain(value) for name, value in changes.items()})
-        query = O.update(values).where(O.id == row_id, O.lease_token == lease_token, *conditions)
+        ended = {"lease_token": "", "lease_until": 0} if ends else {"lease_token": lease_token}
+        values: dict[str, object] = {**changes, **ended}
+        conditions = {"id": row_id, "lease_token": lease_token, **still}
+        sql = (
+            f"UPDATE outbox SET {', '.join(f'{name} = ?' for name in values)} "  # noqa: S608 — names are our own
+            f"WHERE {' AND '.join(f'{name} = ?' for name in conditions)}"
+        )
+        bound = [*map(_plain, values.values()), *conditions.values()]
+        if not ends:
+            sql, bound = f"{sql} AND lease_until > ?", [*bound, self._database.now()]
         if not changes.keys() & _SHOWN:
-            return self._database.change(query) == 1
+            return self._database.execute(sql, *bound) == 1
         with self._database.joined():
-            if self._database.change(query) != 1:
+            if self._database.execute(sql, *bound) != 1:
                 return False
-            row = self._database.row(O.select(O.connection_id).where(O.id == row_id))
-            self._database.touch([row["connection_id"]] if row else [])
+            for (connection_id,) in self._database.fetch("SELECT connection_id FROM outbox WHERE id = ?", (row_id,)):
+                self._database.touch([connection_id])
         return True
 
 
