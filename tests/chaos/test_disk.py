@@ -94,8 +94,8 @@ def test_a_full_disk_loses_nothing_and_heals(
                 disk.fill(service)
                 full = Load(service.client, [connection_id], rng)
                 # Some may still find room; sooner or later none does.
-                full.begin(bookings=2000, revisions=1, first=10_000 * (turn + 1))
-                assert world.eventually(lambda full=full: len(full.failures) >= 8)
+                full.begin(bookings=2000, callers=2, revisions=1, first=10_000 * (turn + 1))
+                assert world.eventually(lambda full=full: len(full.failures) >= 2)
                 reason = refusal(client, connection_id, 10_000 * (turn + 1) + 5000)
                 assert reason in ("", "STORE_UNAVAILABLE")
                 some = next(iter(load.accepted))
