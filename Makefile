@@ -31,7 +31,8 @@ chaos: $(VENV)/.ready ## Kill, cut, stop and fill for an hour; prints its seed, 
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check
-	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python protos/workspace.py lint
+	cd protos && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/breaking.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,8 +45,8 @@ lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
 
-bench: $(VENV)/.ready ## Measure, and print ratios
-	@$(BIN)/python -m bench
+bench: $(VENV)/.ready ## Measure, and print ratios (PARTS="busy cold" for some of them)
+	@$(BIN)/python -m bench $(PARTS)
 
 wheel: $(VENV)/.ready ## Build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel -d dist

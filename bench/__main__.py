@@ -1,11 +1,12 @@
-"""`make bench`: prints each figure with its aim. Ratios come from one run; seconds and megabytes are this machine's."""
+"""`make bench`: prints each figure beside its aim. Ratios come from one run; seconds and megabytes are this machine's."""
 
 from __future__ import annotations
 
-import datetime
+import argparse
+import contextlib
+import importlib.util
+import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,116 +14,104 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+from bench import bookings, busy, cold, scale, start
+from bench.figures import BenchError, Figure, Sheet
+from bench.stage import Dav, caldav, postgres, sqlite
 
-from calendar_client import CalendarClient
-from deploy import local
-
-DELAY_S = 0.1
-CONNECTIONS = 10
-ROUNDS = 15
+PARTS = ("start", "busy", "miss", "beside", "cold", "expansion", "bookings", "drain", "processes")
 
 
-def figure(what: str, value: float, unit: str, aim: float) -> bool:
-    """Print a figure beside its aim."""
-    held = value <= aim
-    print(f"{what:<72} {value:8.2f}{unit:<3} aim ≤ {aim:g}{unit:<3} {'' if held else 'MISSED'}", flush=True)
-    return held
+class Bench:
+    """One run: the places that its parts share, made when the first part needs them."""
 
+    def __init__(self, sheet: Sheet, folder: Path, stack: contextlib.ExitStack):
+        self._sheet = sheet
+        self._folder = folder
+        self._stack = stack
+        self._dav: Dav | None = None
+        self._database: Callable[[], str] | None = None
+        self._no_postgres = ""
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    def part(self, name: str) -> None:
+        """Measure one part. What cannot be measured is told, and the others go on."""
+        getattr(self, f"_{name}")()
 
+    @property
+    def dav(self) -> Dav:
+        if self._dav is None:
+            self._dav = self._stack.enter_context(caldav(self._folder))
+        return self._dav
 
-def spread(samples: list[float]) -> str:
-    """Median with the middle half around it, in milliseconds."""
-    low, middle, high = statistics.quantiles(samples, n=4)
-    return f"{middle * 1000:.0f} ms ({low * 1000:.0f}–{high * 1000:.0f})"
+    def database(self) -> str:
+        """The URL of a new database in Postgres."""
+        if self._database is None:
+            self._database = self._stack.enter_context(postgres())
+        return self._database()
 
+    def _start(self) -> None:
+        start.start_and_size(self._sheet, self._folder)
 
-def start_and_size(settings: dict[str, str], folder: Path) -> list[bool]:
-    """From the command to SERVING, with a database that is there; then the memory of the idle processes."""
-    with local.service(settings, folder / "first.log"):
-        pass
-    samples = []
-    for number in range(3):
-        began = time.perf_counter()
-        with local.service(settings, folder / f"{number}.log") as process:
-            samples.append(time.perf_counter() - began)
-            if number == 2:
-                time.sleep(3)
-                tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-                sizes = [(p.memory_info().rss / 1e6, " ".join(p.cmdline()[1:5])[:60]) for p in tree]
-    print("idle:", "; ".join(f"{size:.0f} MB {name}" for size, name in sizes))
-    return [
-        figure("start to SERVING, median of 3", statistics.median(samples), " s", 2.0),
-        figure("resident memory of an idle `serve`, largest process", max(size for size, _ in sizes), "MB", 150),
-    ]
+    def _busy(self) -> None:
+        busy.warm(self._sheet, self._folder, self.dav)
 
+    def _miss(self) -> None:
+        busy.cache_miss(self._sheet, self._folder, self.dav, sqlite(self._folder), "SQLite", 1.8)
+        busy.cache_miss(self._sheet, self._folder, self.dav, self.database(), "Postgres", 3.3)
 
-def parallel(settings: dict[str, str], folder: Path) -> list[bool]:
-    """GetBusy over ten connections whose server takes 100 ms, against one of them alone."""
-    port = local.free_port()
-    slow = [sys.executable, "-m", "bench.slow_caldav", str(port), str(DELAY_S)]
-    with (
-        local.running(slow, os.environ, folder / "slow.log"),
-        local.service(settings, folder / "service.log"),
-        CalendarClient(settings["CALENDAR_GRPC_ADDRESS"], api_key=local.create_api_key(settings, "bench")) as client,
-    ):
-        reachable(port)
-        ids = [
-            client.connect_caldav(
-                preset="custom", username=f"user{n}", password="x", server_url=f"http://127.0.0.1:{port}/"
-            ).id
-            for n in range(CONNECTIONS)
-        ]
-        start = datetime.datetime.now(datetime.UTC)
-        window = {"start": start, "end": start + datetime.timedelta(days=7)}
-        client.get_busy(connection_ids=ids, **window)
-        alone = [
-            timed(lambda n=n: client.get_busy(connection_ids=[ids[n % CONNECTIONS]], **window)) for n in range(ROUNDS)
-        ]
-        together = [timed(lambda: client.get_busy(connection_ids=ids, **window)) for _ in range(ROUNDS)]
-    print(f"one connection: {spread(alone)}; ten: {spread(together)}")
-    slowest = statistics.median(alone)
-    return [
-        figure("GetBusy over 10 connections of 100 ms, against one", statistics.median(together) / slowest, " ×", 1.3)
-    ]
+    def _beside(self) -> None:
+        busy.beside_providers(self._sheet, self._folder, self.dav)
 
+    def _cold(self) -> None:
+        cold.cold(self._sheet, self._folder, self.dav)
 
-def reachable(port: int) -> None:
-    """Wait until somebody listens on the port."""
-    until = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+    def _expansion(self) -> None:
+        if importlib.util.find_spec("bench.expansion") is None:
+            self._sheet.add(
+                Figure("parse + expand 2 000 events", None, aim=1 / 15, note="there is nothing to measure it")
+            )
             return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+        importlib.import_module("bench.expansion").measure(self._sheet)
+
+    def _bookings(self) -> None:
+        bookings.sync_booking(self._sheet, self._folder, self.dav, sqlite(self._folder), "SQLite")
+        bookings.sync_booking(self._sheet, self._folder, self.dav, self.database(), "Postgres")
+
+    def _drain(self) -> None:
+        bookings.drain(self._sheet, self._folder, self.dav, self.database())
+
+    def _processes(self) -> None:
+        scale.processes(self._sheet, self._folder, self.dav, self.database())
 
 
 def main() -> int:
-    """Measure everything; 1 when an aim is missed."""
-    held: list[bool] = []
-    for measure in (start_and_size, parallel):
-        with tempfile.TemporaryDirectory(prefix="calendar-bench-") as name:
-            folder = Path(name)
-            settings = {
-                "CALENDAR_DATABASE_URL": f"sqlite:///{folder / 'calendar.db'}",
-                "CALENDAR_GRPC_ADDRESS": f"127.0.0.1:{local.free_port()}",
-                "CALENDAR_HTTP_ADDRESS": f"127.0.0.1:{local.free_port()}",
-                "CALENDAR_EGRESS_ALLOW": "127.0.0.1",
-            }
+    """Measure everything, or the parts that are named; 1 when an aim is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"all of them by default: {', '.join(PARTS)}")
+    parser.add_argument(
+        "--json", action="store_true", help="print the numbers as JSON, and the table on standard error"
+    )
+    options = parser.parse_args()
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    sheet = Sheet(sys.stderr if options.json else sys.stdout)
+    began = time.monotonic()
+    broken = []
+    sheet.say(f"{os.cpu_count()} processors. The median of the rounds (middle half) beside its aim.")
+    with tempfile.TemporaryDirectory(prefix="calendar-bench-") as name, contextlib.ExitStack() as stack:
+        bench = Bench(sheet, Path(name), stack)
+        for part in options.parts or PARTS:
+            sheet.say(f"-- {part}")
             try:
-                held += measure(settings, folder)
-            except subprocess.SubprocessError as error:
-                sys.exit(f"{measure.__name__}: {error}")
-    return 0 if all(held) else 1
+                bench.part(part)
+            except (BenchError, OSError, subprocess.SubprocessError) as error:
+                broken.append(part)
+                sheet.say(f"    could not be measured: {error}")
+    missed = sheet.missed
+    sheet.say(f"{len(sheet.figures)} figures, {len(missed)} missed, in {time.monotonic() - began:.0f} s.")
+    if options.json:
+        print(json.dumps({"figures": sheet.numbers(), "broken": broken}, indent=2))
+    return 1 if missed or broken else 0
 
 
 if __name__ == "__main__":

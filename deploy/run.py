@@ -1,4 +1,7 @@
-"""`make run`: serve on this machine with reflection, make an API key at the first start, and print how to call it."""
+"""`make run`: serve on this machine with reflection and the HTTP API, and print how to call it.
+
+The first start makes an API key.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ KEY_FILE = Path("var/api-key")
 
 
 def main() -> int:
-    """Serve until Ctrl-C. Settings of the environment hold; only reflection is turned on besides."""
-    settings = {"CALENDAR_REFLECTION": "1", **{k: v for k, v in os.environ.items() if k.startswith("CALENDAR_")}}
+    """Serve until Ctrl-C. Settings of the environment hold; only reflection and the HTTP API are turned on besides."""
+    told = {name: value for name, value in os.environ.items() if name.startswith("CALENDAR_")}
+    settings = {"CALENDAR_REFLECTION": "1", "CALENDAR_HTTP_API": "1", **told}
     address = settings.setdefault("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051")
+    http_address = settings.setdefault("CALENDAR_HTTP_ADDRESS", "127.0.0.1:8080")
     KEY_FILE.parent.mkdir(exist_ok=True)
     made = not KEY_FILE.exists()
     if made:
@@ -34,7 +39,7 @@ def main() -> int:
         )
     try:
         wait_serving(address, server, log)
-        print(banner(address, key if made else None, log), flush=True)
+        print(banner(address, http_address, key if made else None, log), flush=True)
         server.wait()
     except KeyboardInterrupt:
         # The terminal sent the server its own SIGINT; it ends by itself when its calls have.
@@ -46,7 +51,7 @@ def main() -> int:
     return server.returncode
 
 
-def banner(address: str, key: str | None, log: Path) -> str:
+def banner(address: str, http_address: str, key: str | None, log: Path) -> str:
     """What to paste."""
     shown = f"API key (shown once, kept in {KEY_FILE}): {key}" if key else f"The API key is in {KEY_FILE}."
     header = f'-H "authorization: Bearer $(cat {KEY_FILE})"'
@@ -55,7 +60,7 @@ def banner(address: str, key: str | None, log: Path) -> str:
     start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (now, now + datetime.timedelta(days=7)))
     window = json.dumps({"start_time": start, "end_time": end})
     return f"""
-Serving on {address}. Logs: {log}. Ctrl-C stops.
+Serving gRPC on {address}, HTTP on {http_address}. Logs: {log}. Ctrl-C stops.
 {shown}
 
 Paste into another terminal, here:
@@ -63,6 +68,10 @@ Paste into another terminal, here:
   grpcurl -plaintext {address} describe {service}
   grpcurl -plaintext {header} {address} {service}/List
   grpcurl -plaintext {header} -d '{window}' {address} {service}/GetBusy
+
+The same as HTTP with JSON (docs/http-api.md):
+
+  curl -sS {header} http://{http_address}/v1/calendars
 
 Or with the command line: .venv/bin/calendarctl --api-key-file {KEY_FILE} --help
 """

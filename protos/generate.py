@@ -1,4 +1,4 @@
-"""Make the stubs in `gen/` from the protos beside this file.
+"""Make what is in `gen/` from the protos beside this file: the stubs, and the OpenAPI description of the HTTP API.
 
 Run it to write gen/; with `--check` it writes nothing and exits with 1 when gen/ is not what the protos say.
 """
@@ -16,10 +16,16 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
+
+from calendar_server.sidecar import openapi
 
 PROTOS = Path(__file__).resolve().parent
 GEN = PROTOS.parent / "gen"
+INCLUDE = Path(annotations_pb2.__file__).resolve().parents[2]
+"""Where protoc finds `google/api/annotations.proto`."""
 PACKAGES = {
     "calendars": "Generated from `protos/`; never edited by hand.",
     "calendars/v1": "The stubs of the package `calendars.v1`.",
@@ -42,22 +48,30 @@ def main() -> int:
 
 
 def generate(target: Path) -> None:
-    """Write all stubs below ``target``. The same protos and the same grpcio-tools give the same bytes."""
+    """Write everything below ``target``. The same protos and the same grpcio-tools give the same bytes."""
     names = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
+    descriptors = target / "descriptors.binpb"
     with _directory(PROTOS):
         code = protoc.main(
             [
                 "protoc",
                 "--proto_path=.",
                 f"--proto_path={files('grpc_tools') / '_proto'}",
+                f"--proto_path={INCLUDE}",
                 f"--python_out={target}",
                 f"--pyi_out={target}",
                 f"--grpc_python_out={target}",
+                "--include_imports",
+                "--include_source_info",
+                f"--descriptor_set_out={descriptors}",
                 *names,
             ]
         )
     if code:
         sys.exit("The protos do not compile; protoc's words are above.")
+    described = openapi.generate(FileDescriptorSet.FromString(descriptors.read_bytes()))
+    (target / openapi.PACKAGE.replace(".", "/") / openapi.NAME).write_text(described, encoding="utf-8")
+    descriptors.unlink()
     for package, docstring in PACKAGES.items():
         (target / package / "__init__.py").write_text(f'"""{docstring}"""\n', encoding="utf-8")
     for path in target.rglob("*_pb2.pyi"):

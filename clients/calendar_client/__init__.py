@@ -1,8 +1,8 @@
 """The Python client of the calendar service.
 
-``client.py`` has the calls, ``requests.py`` makes their messages, ``errors.py`` is what they may end in, ``words.py``
-turns enum values into words and back. These need grpcio, protobuf and googleapis-common-protos only. ``cli*.py`` is
-``calendarctl``, which needs click and rich as well.
+``client.py`` has the calls, ``requests.py`` makes their messages, ``watching.py`` follows a stream of answers,
+``errors.py`` is what calls may end in, ``words.py`` turns enum values into words and back. These need grpcio, protobuf
+and googleapis-common-protos only. ``cli*.py`` is ``calendarctl``, which needs click and rich as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from calendar_client.errors import (
     ProviderThrottled,
     ProviderUnavailable,
     ScopeMissing,
+    ServiceStopping,
     ServiceUnreachable,
     SlotTaken,
     StoreUnavailable,
@@ -60,6 +61,7 @@ __all__ = [
     "ProviderThrottled",
     "ProviderUnavailable",
     "ScopeMissing",
+    "ServiceStopping",
     "ServiceUnreachable",
     "SlotTaken",
     "StoreUnavailable",

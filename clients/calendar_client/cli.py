@@ -1,8 +1,8 @@
 """``calendarctl``: the service at the command line, for people and scripts.
 
-``cli_connect.py``, ``cli_busy.py`` and ``cli_booking.py`` have the larger commands, ``cli_session.py`` what all share,
-``cli_errors.py`` what a failure says, ``cli_week.py`` and ``cli_state.py`` how things look, ``cli_json.py`` what
-scripts get.
+``cli_connect.py``, ``cli_busy.py``, ``cli_watch.py`` and ``cli_booking.py`` have the larger commands,
+``cli_session.py`` what all share, ``cli_errors.py`` what a failure says, ``cli_week.py`` and ``cli_state.py`` how things
+look, ``cli_json.py`` what scripts get.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from calendar_client.cli_errors import EXIT_CODES, exit_code, show
 from calendar_client.cli_json import JsonValue, as_json
 from calendar_client.cli_session import Session, account_text, clean, group_options, shared_options
 from calendar_client.cli_state import print_calendars, print_connection
+from calendar_client.cli_watch import watch
 from calendar_client.errors import CalendarServiceError, NotFound
 from calendar_client.words import words
 from calendars.v1 import connection_pb2
@@ -181,7 +182,7 @@ def _confirm(everything: bool, yes: bool, names: Sequence[str]) -> None:
         raise click.UsageError("--all needs --yes where nobody can be asked.")
 
 
-for _command in (connect, busy, book, reschedule, cancel, booking):
+for _command in (connect, busy, watch, book, reschedule, cancel, booking):
     cli.add_command(_command)
 
 

@@ -1,8 +1,9 @@
-"""``calendarctl busy``: when people are busy, drawn as days of hours."""
+"""``calendarctl busy``: when people are busy, drawn as days of hours. ``cli_watch.py`` draws the same again and again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import click
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calendar_client.cli_errors import INCOMPLETE
-from calendar_client.cli_session import Session, clean, shared_options
+from calendar_client.cli_session import CommandT, Session, clean, shared_options
 from calendar_client.cli_state import calendar_text
 from calendar_client.cli_time import (
     Zone,
@@ -52,14 +53,46 @@ REASON_TEXTS = {
 }
 
 
+_QUESTION = (
+    click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]"),
+    click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, metavar="N", help="How many days. [7]"),
+    click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable."),
+    click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]"),
+    click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable."),
+    click.option("--ignore-tentative", is_flag=True, help="Tentative events do not count."),
+    click.option(
+        "--partial", is_flag=True, help="Show what is known when a calendar cannot be read. Exit code 9 then."
+    ),
+)
+
+
+def question_options(command: CommandT) -> CommandT:
+    """What is asked: the days, of whom, and what does not count."""
+    for option in reversed(_QUESTION):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The days that are asked about, in the session's zone."""
+
+    days: Sequence[date]
+    window: Span
+
+    @classmethod
+    def read(cls, start: str, count: int, zone: Zone) -> Days:
+        """``start`` as a person types it. Raises ``click.BadParameter``."""
+        try:
+            first = parse_day(start, zone)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--start") from error
+        days = [first + timedelta(days=each) for each in range(count)]
+        return cls(days, Span(zone.midnight(first), zone.midnight(first + timedelta(days=count))))
+
+
 @click.command()
-@click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]")
-@click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, metavar="N", help="How many days. [7]")
-@click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable.")
-@click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]")
-@click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable.")
-@click.option("--ignore-tentative", is_flag=True, help="Tentative events do not count.")
-@click.option("--partial", is_flag=True, help="Show what is known when a calendar cannot be read. Exit code 9 then.")
+@question_options
 @click.option("--explain", is_flag=True, help="List every event and why it blocks or not.")
 @click.option("--fresh", is_flag=True, help="Read the calendars now, whatever was read before.")
 @shared_options
@@ -85,19 +118,14 @@ def busy(
     """
     if connections and owner is not None:
         raise click.UsageError("Use --connection or --owner, not both.")
-    zone = session.zone
-    try:
-        first = parse_day(start, zone)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--start") from error
-    window = Span(zone.midnight(first), zone.midnight(first + timedelta(days=days)))
+    asked = Days.read(start, days, session.zone)
     with session.client() as client:
         with session.waiting("Reading the calendars …"):
             answer = client.get_busy(
                 connection_ids=connections,
                 owner=owner,
-                start=window.start,
-                end=window.end,
+                start=asked.window.start,
+                end=asked.window.end,
                 max_staleness=timedelta() if fresh else None,
                 exclude_booking_ids=exclude,
                 ignore_tentative=ignore_tentative,
@@ -109,7 +137,7 @@ def busy(
     if session.json:
         session.print_json(answer)
     else:
-        _print(session.out, answer, window, [first + timedelta(days=each) for each in range(days)], session, explain)
+        print_answer(session.out, answer, asked, session, explain=explain)
     if not answer.complete:
         click.get_current_context().exit(INCOMPLETE)
 
@@ -126,9 +154,9 @@ def doubt_of(answer: GetBusyResponse) -> Doubt:
     return Doubt.PARTLY
 
 
-def _print(
-    console: Console, answer: GetBusyResponse, window: Span, days: Sequence[date], session: Session, explain: bool
-) -> None:
+def print_answer(console: Console, answer: GetBusyResponse, asked: Days, session: Session, *, explain: bool) -> None:
+    """Draw the days, list what blocks, and say how sure that is."""
+    days, window = asked.days, asked.window
     zone, doubt = session.zone, doubt_of(answer)
     glyphs = glyphs_for(console)
     spans = [Span(instant(each.start_time), instant(each.end_time)) for each in answer.busy]

@@ -35,6 +35,7 @@ _CODES: tuple[tuple[type[errors.CalendarServiceError], int], ...] = (
     (errors.ProviderError, PERSON),
     (errors.NotConfigured, PERSON),
     (errors.StoreUnavailable, AGAIN),
+    (errors.ServiceStopping, AGAIN),
     (errors.LimitExceeded, AGAIN),
     (errors.ServiceUnreachable, AGAIN),
     (errors.DeadlineExceeded, AGAIN),
@@ -92,9 +93,12 @@ def _message(error: errors.CalendarServiceError, session: Session) -> str:
 def next_steps(error: errors.CalendarServiceError, session: Session, command: str) -> list[str]:
     """What the person does next, a sentence each. None where the error itself says it."""
     steps = _steps(error, session, command)
-    if isinstance(error, errors.ProviderUnavailable | errors.StoreUnavailable | errors.LimitExceeded):
+    if isinstance(
+        error,
+        errors.ProviderUnavailable | errors.StoreUnavailable | errors.ServiceStopping | errors.LimitExceeded,
+    ):
         steps.append(_when(error.retry_after_s))
-    if command == "busy" and error.busy_failures:
+    if command in ("busy", "watch") and error.busy_failures:
         steps.append("To see what is known of the other calendars: add --partial.")
     if error.request_id and exit_code(error) in (UNFORESEEN, AGAIN):
         steps.append(f"The service's log has more, under the request id {clean(error.request_id)}.")
@@ -150,7 +154,7 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
         case errors.EventUnreadable():
             return [
                 "Look at that event in the calendar: save it again, or delete it.",
-                "To go on without it: add --partial." if command == "busy" else "Then try again.",
+                "To go on without it: add --partial." if command in ("busy", "watch") else "Then try again.",
             ]
         case errors.NotConfigured():
             setting = clean(error.setting) or "the setting"

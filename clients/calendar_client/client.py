@@ -1,10 +1,11 @@
-"""The client: all eight calls, typed, with deadlines and the standard retries."""
+"""The client: all calls, typed, with deadlines and the standard retries."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from calendar_client import requests
+from calendar_client import requests, watching
 from calendar_client.errors import Details, NoConnections, from_rpc_error
 from calendars.v1 import calendar_service_pb2, connection_pb2
 
@@ -350,12 +351,66 @@ class CalendarClient:
             view=view,
         )
         answer = self._call("GetBusy", request, calendar_service_pb2.GetBusyResponse, timeout_s, requests.PROVIDER_S)
-        if not answer.calendars and not allow_empty:
-            raise NoConnections(
-                "No calendar was asked: there is no such connection, or none of its calendars blocks.",
-                Details(code=grpc.StatusCode.OK),
-            )
-        return answer
+        return answer if allow_empty else _asked(answer)
+
+    def watch_busy(
+        self,
+        connection_ids: Iterable[str] | None = None,
+        owner: str | None = None,
+        *,
+        start: datetime,
+        end: datetime,
+        max_staleness: timedelta | None = None,
+        exclude_booking_ids: Iterable[str] = (),
+        ignore_tentative: bool = False,
+        allow_partial: bool = False,
+        view: str | int = "merged",
+        allow_empty: bool = False,
+        for_s: float | None = None,
+        silence_s: float = watching.SILENCE_S,
+        reconnect_s: float = watching.RECONNECT_S,
+    ) -> Generator[calendar_service_pb2.GetBusyResponse]:
+        """``get_busy`` that goes on: the present answer at once, then the newest one whenever it changes.
+
+        ::
+
+            for answer in client.watch_busy(start=start, end=end):
+                draw(answer)
+
+        Each answer is whole. Unchanged ones come again about every 15 s, with a newer ``as_of``. An answer that is not
+        taken before the next one comes is replaced by it, so that a slow loop always sees the newest. Leaving the loop
+        (or ``close()`` of the generator) ends the stream; ``for_s`` ends it after so many seconds (None: never).
+
+        It raises what ``get_busy`` raises, at any time, and then the last answer counts no more: unknown is not free.
+        A line that is lost (``ServiceUnreachable``, ``ServiceStopping``, ``StoreUnavailable``) is taken up again quietly,
+        but only until ``reconnect_s`` seconds after the last answer, and never before the first; then that error is
+        raised. Nothing heard for ``silence_s`` seconds is a lost line too. All other errors come at once.
+        There is no other deadline: the client's ``timeout_s`` is not for streams.
+        """
+        request = requests.get_busy(
+            connection_ids=connection_ids,
+            owner=owner,
+            start=start,
+            end=end,
+            max_staleness=max_staleness,
+            exclude_booking_ids=exclude_booking_ids,
+            ignore_tentative=ignore_tentative,
+            allow_partial=allow_partial,
+            view=view,
+        )
+        send = self._channel.unary_stream(
+            f"/{_SERVICE}/WatchBusy",
+            request_serializer=calendar_service_pb2.GetBusyRequest.SerializeToString,
+            response_deserializer=calendar_service_pb2.GetBusyResponse.FromString,
+        )
+
+        def begin(deadline_s: float | None) -> watching.Call[calendar_service_pb2.GetBusyResponse]:
+            call: watching.Call[calendar_service_pb2.GetBusyResponse]
+            call = send(request, timeout=deadline_s, metadata=self._metadata)
+            return call
+
+        answers = watching.follow(begin, for_s=for_s, silence_s=silence_s, reconnect_s=reconnect_s)
+        return answers if allow_empty else _each_asked(answers)
 
     # Bookings
 
@@ -426,6 +481,24 @@ class CalendarClient:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return received
+
+
+def _each_asked(
+    answers: Generator[calendar_service_pb2.GetBusyResponse],
+) -> Generator[calendar_service_pb2.GetBusyResponse]:
+    with closing(answers):
+        for answer in answers:
+            yield _asked(answer)
+
+
+def _asked(answer: calendar_service_pb2.GetBusyResponse) -> calendar_service_pb2.GetBusyResponse:
+    """The answer, if any calendar was asked. Raises ``NoConnections``: nothing known is not the same as free."""
+    if answer.calendars:
+        return answer
+    raise NoConnections(
+        "No calendar was asked: there is no such connection, or none of its calendars blocks.",
+        Details(code=grpc.StatusCode.OK),
+    )
 
 
 def is_local(address: str) -> bool:

@@ -21,6 +21,7 @@ CalendarServiceError         ``reason``, ``code``, ``message``, ``metadata``, ``
 ├── SlotTaken                something else blocks the span that was required to be free
 ├── LimitExceeded            too large, or too much at once
 ├── StoreUnavailable         the service's database is out of reach; the same call may be sent again
+├── ServiceStopping          this server is being stopped; another one answers the next call
 ├── InternalError            unforeseen; ``request_id`` names the call in the service's log
 └── TransportError           no answer of the service's own
     ├── ServiceUnreachable   nobody answers at the address
@@ -231,6 +232,12 @@ class StoreUnavailable(CalendarServiceError):
     default_reason = "STORE_UNAVAILABLE"
 
 
+class ServiceStopping(CalendarServiceError):
+    """This server is being stopped. Sending the same call again is safe: another server answers."""
+
+    default_reason = "SERVICE_STOPPING"
+
+
 class InternalError(CalendarServiceError):
     """Unforeseen. ``request_id`` names the call in the service's log."""
 
@@ -274,6 +281,7 @@ BY_REASON: Mapping[str, type[CalendarServiceError]] = {
         SlotTaken,
         LimitExceeded,
         StoreUnavailable,
+        ServiceStopping,
         InternalError,
     )
 }

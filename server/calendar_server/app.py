@@ -36,11 +36,17 @@ from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.usecases.refresh import Refresher
+from calendar_server.usecases.watch_visits import Source
+from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
 from calendar_server.worker.loop import Worker
 from calendar_server.worker.refreshing import Refreshing
 
 if TYPE_CHECKING:
+    import grpc
+    from starlette.routing import BaseRoute
+
+    from calendar_server.rpc.dispatch import Dispatch
     from calendar_server.sidecar.app import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -66,11 +72,13 @@ class Service:
     availability: Availability
     bookings: Bookings
     pushes: Pushes
+    watches: Watches
     egress: Egress
     expander: Expander
 
     def close(self) -> None:
         """End threads and children, close the database."""
+        self.watches.close()
         self.availability.close()
         self.refresher.close()
         self.expander.close()
@@ -138,6 +146,14 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         public_url=config.public_url,
         call_s=config.call_s,
     )
+    watches = Watches(
+        store,
+        grants,
+        _sources(config, google.accounts, microsoft.accounts),
+        # The new version of the connection's answer wakes the worker.
+        changed=lambda connection_id, calendar_id: store.mirror.note_change(connection_id, calendar_id, store.now()),
+        used_s=max(config.used_s, USED_S),
+    )
     contents = BookingContents(vault)
     refresher = Refresher(
         store,
@@ -156,6 +172,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         unreadable_retry_s=max(60, config.max_staleness_s),
         cache_entries=config.cache_connections,
         provider_calls=max(1, config.grpc_threads - SPARE_THREADS),
+        watch_heartbeat_s=config.watch_heartbeat_s,
     )
     return Service(
         config=config,
@@ -172,6 +189,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             caldav,
             authorizations,
             {ProviderName.GOOGLE: google.accounts},
+            watches,
             call_s=config.call_s,
             wake=wake,
         ),
@@ -186,9 +204,23 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             wake=wake,
         ),
         pushes=Pushes(store, contents, grants, providers, _push_gate(config, store), push_s=config.push_s),
+        watches=watches,
         egress=egress,
         expander=expander,
     )
+
+
+def _sources(config: Config, google: GoogleProvider, microsoft: MicrosoftProvider) -> dict[ProviderName, Source]:
+    """The providers that are configured and can reach us, to tell us of changes."""
+    public_url = config.public_url.rstrip("/")
+    return {
+        name: Source(watcher, f"{public_url}/webhooks/{name}")
+        for name, watcher, client_id, api_url in (
+            (ProviderName.GOOGLE, google, config.google_client_id, config.google_api_url),
+            (ProviderName.MICROSOFT, microsoft, config.microsoft_client_id, config.microsoft_graph_url),
+        )
+        if client_id and reaches(api_url, public_url)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +388,13 @@ def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stdin
 
 
-def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> None:
+def serve(
+    config: Config,
+    *,
+    with_worker: bool,
+    beside_server: bool = False,
+    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
+) -> None:
     """Migrate, then run gRPC, sidecar and (``with_worker``) the worker until SIGTERM or SIGINT.
 
     With more than one process the others serve gRPC on the same port (SO_REUSEPORT), ``beside_server``: without sidecar
@@ -380,6 +418,7 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         bookings=service.bookings,
         authenticator=service.keys,
         metrics=service.metrics,
+        extra_handlers=extra_handlers,
     )
     server.start()
     others = [
@@ -387,7 +426,7 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
-    sidecar = None if beside_server else _sidecar(service, stop)
+    sidecar = None if beside_server else _sidecar(service, server.dispatch, stop)
     # Started when we serve: they take seconds of CPU to begin.
     for other in (*others, *([worker] if worker else [])):
         other.start()
@@ -414,15 +453,29 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     _log.info("stopped")
 
 
-def _sidecar(service: Service, stop: threading.Event) -> Sidecar:
+def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sidecar:
+    from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
-    from calendar_server.sidecar.oauth import routes
+    from calendar_server.sidecar.openapi import document
+    from calendar_server.sidecar.webhooks import Webhooks
+    from calendars.v1 import calendar_service_pb2
 
+    routes: list[BaseRoute] = [
+        *oauth.routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        *Webhooks(service.watches.notified_google, service.watches.notified_microsoft).routes,
+    ]
+    if service.config.http_api:
+        routes += api.routes(
+            calendar_service_pb2.DESCRIPTOR.services_by_name["CalendarService"],
+            dispatch,
+            document=document(),
+            request_bytes=service.config.request_bytes,
+        )
     sidecar = Sidecar(
         service.config,
         ready=lambda: _not_ready(service.store, stop),
         metrics=service.metrics,
-        routes=routes(lambda name, query: service.authorizations.finish(name, query, settles=service.connections)),
+        routes=routes,
     )
     sidecar.start()
     return sidecar
@@ -469,6 +522,7 @@ def work(config: Config, *, beside_server: bool, owner: str = "") -> None:
         target=_pass_on, args=(store, (worker.wake, refreshing.wake), stop), name="hints", daemon=True
     ).start()
     runners = [threading.Thread(target=each.run, name=type(each).__name__) for each in (worker, refreshing)]
+    runners.append(threading.Thread(target=_keep_watches, args=(service, stop), name="watches"))
     for runner in runners:
         runner.start()
     _log.info("working")
@@ -490,6 +544,23 @@ def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.
             seen = count
             for wake in wakes:
                 wake()
+
+
+KEEP_WATCHES_EVERY_S = 1.0
+
+
+def _keep_watches(service: Service, stop: threading.Event) -> None:
+    """Keep calendars in use watched until told to stop. In a thread of its own: pushes do not wait for it."""
+    while not stop.is_set():
+        try:
+            busy = service.watches.keep(service.store.now()) > 0
+        except StoreUnavailable:
+            busy = False
+        except Exception:
+            _log.exception("watches_broke")
+            busy = False
+        if not busy:
+            stop.wait(KEEP_WATCHES_EVERY_S)
 
 
 def _listen(wake: Callable[[], None], stop: threading.Event) -> None:

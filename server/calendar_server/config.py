@@ -36,6 +36,11 @@ class Config:
     )
     grpc_address: str = setting("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051", "Host and port of the gRPC server.")
     http_address: str = setting("CALENDAR_HTTP_ADDRESS", "127.0.0.1:8080", "Host and port of the HTTP sidecar.")
+    http_api: bool = setting(
+        "CALENDAR_HTTP_API",
+        False,
+        "1: the sidecar serves the calls as HTTP with JSON below `/v1`, see docs/http-api.md.",
+    )
     public_url: str = setting(
         "CALENDAR_PUBLIC_URL", "http://127.0.0.1:8080", "What browsers and providers reach the sidecar by."
     )
@@ -101,11 +106,23 @@ class Config:
     tls_client_ca: str = setting(
         "CALENDAR_TLS_CLIENT_CA", "", "PEM file: demand client certificates of this authority."
     )
-    plaintext: bool = setting("CALENDAR_PLAINTEXT", False, "1: gRPC without TLS also on other than loopback.")
+    plaintext: bool = setting(
+        "CALENDAR_PLAINTEXT", False, "1: gRPC and the HTTP API without TLS also on other than loopback."
+    )
     processes: int = setting("CALENDAR_PROCESSES", 1, "Server processes; more than one needs Postgres.", high=64)
     log_level: str = setting("CALENDAR_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`.")
 
     grpc_threads: int = setting("CALENDAR_GRPC_THREADS", 128, "Calls in progress at once.", low=8, high=512)
+    watches: int = setting(
+        "CALENDAR_WATCHES", 32, "Calls of WatchBusy open at once; each has a thread of its own.", low=0, high=4096
+    )
+    watch_heartbeat_s: float = setting(
+        "CALENDAR_WATCH_HEARTBEAT_S",
+        15.0,
+        "Seconds after which WatchBusy tells an unchanged answer again.",
+        low=0.1,
+        high=30,
+    )
     read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
@@ -148,7 +165,7 @@ class Config:
     expand_bytes: int = setting(
         "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
     )
-    request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one gRPC request.", low=1000)
+    request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one request.", low=1000)
     drain_s: float = setting("CALENDAR_DRAIN_S", 35.0, "Seconds that calls in flight get after SIGTERM.", low=0)
 
     @classmethod
@@ -212,6 +229,11 @@ class Config:
             found.append(
                 "CALENDAR_GRPC_ADDRESS: is not loopback; set CALENDAR_TLS_CERT and CALENDAR_TLS_KEY, "
                 "or CALENDAR_PLAINTEXT=1 when something in front ends TLS."
+            )
+        if self.http_api and not self.plaintext and not is_loopback(self.http_address):
+            found.append(
+                "CALENDAR_HTTP_API: the sidecar's address is not loopback, and API keys must not travel without TLS; "
+                "set CALENDAR_PLAINTEXT=1 when something in front ends TLS."
             )
         if self.processes > 1 and self.database_url.startswith("sqlite"):
             found.append("CALENDAR_PROCESSES: more than one needs Postgres; set CALENDAR_DATABASE_URL.")

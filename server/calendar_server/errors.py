@@ -21,6 +21,7 @@ CalendarError
 ├── SlotTaken                something else blocks the span
 ├── LimitExceeded            too large, or too much at once
 ├── StoreUnavailable         our own database is out of reach
+├── ServiceStopping          this process is being stopped
 └── PreconditionFailed       an event changed under our hands (stays inside: look, then write)
 
 Each class has its ``reason``, the name of the value of ``calendars.v1.ErrorReason`` without its prefix. The message is
@@ -223,6 +224,15 @@ class StoreUnavailable(CalendarError):
 
     def __init__(self, message: str = "The service's database cannot be reached at the moment. Try again."):
         super().__init__(message, retry_after_s=2)
+
+
+class ServiceStopping(CalendarError):
+    """This process is being stopped and ends what would not end by itself. Another one answers the next call."""
+
+    reason = "SERVICE_STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("This server is being stopped. Call again in a moment.", retry_after_s=1)
 
 
 class PreconditionFailed(CalendarError):

@@ -14,6 +14,7 @@ from calendar_server.store.store import Store
 from tests.fakes.postgres import Postgres, find_postgres
 
 TABLES = (
+    "watches",
     "outbox",
     "bookings",
     "busy",

@@ -85,6 +85,12 @@ def test_what_make_run_prints_can_be_pasted(folder: Path) -> None:
     run("\n".join(lines), folder)
 
 
+def test_what_make_run_prints_for_curl_can_be_pasted(folder: Path) -> None:
+    printed = (folder / "run.log").read_text()
+    [line] = [line.strip() for line in printed.splitlines() if line.strip().startswith("curl ")]
+    assert '"has_more": false' in run(line, folder)
+
+
 def test_the_lines_of_calendarctl(folder: Path, person: Person) -> None:
     person.make_calendar()
     script = block("calendarctl busy").replace('--username "$NAME"', '--username "$NAME" --password-stdin')

@@ -65,6 +65,7 @@ from calendar_server.usecases.commands import (
     SyncCommand,
     UpdateCommand,
 )
+from calendar_server.usecases.watching import Watching
 from calendars.v1 import availability_pb2, calendar_service_pb2_grpc
 from calendars.v1 import calendar_service_pb2 as pb
 
@@ -142,6 +143,16 @@ class Connections:
         return changed
 
 
+class Silence:
+    """Nothing is told of changes: whoever waits for one waits as long as it said."""
+
+    count = 0
+
+    def wait(self, seen: int, seconds: float, stop: threading.Event) -> int:
+        stop.wait(seconds)
+        return seen
+
+
 @dataclass
 class Availability:
     """Answers what it was given; ``gate`` holds calls until it is opened."""
@@ -150,6 +161,7 @@ class Availability:
     gate: threading.Event | None = None
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     callers: list[Caller] = field(default_factory=list)
+    ask_every_s: float = 0.02
     answer: BusyAnswer = field(default_factory=lambda: BusyAnswer((Interval(0, 1_000_000),), True, ()))
 
     def get_busy(self, caller: Caller, query: BusyQuery) -> BusyAnswer:
@@ -160,6 +172,12 @@ class Availability:
         if self.error is not None:
             raise self.error
         return self.answer
+
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        watching = Watching(
+            self.get_busy, Silence(), heartbeat_s=CALL_S, at_most_every_s=0.02, ask_every_s=self.ask_every_s
+        )
+        return watching.watch(caller, query, stop)
 
 
 @dataclass

@@ -29,7 +29,8 @@ def test_the_wheel_holds_three_packages_and_works_outside_the_checkout(tmp_path:
     code = (
         "import sys, calendar_server.app, calendar_client, calendars.v1.booking_pb2 as b;"
         "assert calendar_server.__file__.startswith(sys.argv[1]), calendar_server.__file__;"
-        "assert b.__file__.startswith(sys.argv[1])"
+        "assert b.__file__.startswith(sys.argv[1]);"
+        "from calendar_server.sidecar.openapi import document; assert document()"
     )
     site = Path(os.__file__).parent / "site-packages"
     installed = [path for path in sys.path if path.endswith("site-packages")] or [str(site)]

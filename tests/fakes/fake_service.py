@@ -100,7 +100,32 @@ class FakeService(CalendarServiceServicer):
     _released: threading.Event = field(default_factory=threading.Event)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    heartbeat_s: float = 0.2
+    """How often watches are told again what has not changed."""
+    told: int = 0
+    """Answers that watches were given."""
+    _endings: list[Failure] = field(default_factory=list)
+    _watches: int = 0
+    _changed: int = 0
+    _changes: threading.Condition = field(default_factory=threading.Condition)
+
     # What tests arrange
+
+    @property
+    def watches(self) -> int:
+        """Streams of WatchBusy that are open."""
+        return self._watches
+
+    def changed(self) -> None:
+        """Tell open watches that the world has changed."""
+        with self._changes:
+            self._changed += 1
+            self._changes.notify_all()
+
+    def end_watches(self, failure: Failure) -> None:
+        """Let one open watch, or the next, end so."""
+        self._endings.append(failure)
+        self.changed()
 
     def fail(self, rpc: str, failure: Failure, *, times: int = 100) -> None:
         """Let the next ``times`` calls of an RPC end so."""
@@ -227,6 +252,34 @@ class FakeService(CalendarServiceServicer):
 
     def GetBusy(self, request: calendar_service_pb2.GetBusyRequest, context: grpc.ServicerContext) -> Message:
         self._begin("GetBusy", request, context)
+        return self._busy(request, context)
+
+    def WatchBusy(
+        self, request: calendar_service_pb2.GetBusyRequest, context: grpc.ServicerContext
+    ) -> Iterator[Message]:
+        self._begin("WatchBusy", request, context)
+        with self._lock:
+            self._watches += 1
+        try:
+            while context.is_active() and not self._released.is_set():
+                with self._changes:
+                    seen = self._changed
+                failure = self._endings.pop(0) if self._endings else None
+                if failure is not None:
+                    self._abort(context, failure)
+                yield self._busy(request, context)
+                self.told += 1
+                self._wait(seen)
+        finally:
+            with self._lock:
+                self._watches -= 1
+
+    def _wait(self, seen: int) -> None:
+        """Until something has changed since, or a heartbeat is due."""
+        with self._changes:
+            self._changes.wait_for(lambda: self._changed != seen, timeout=self.heartbeat_s)
+
+    def _busy(self, request: calendar_service_pb2.GetBusyRequest, context: grpc.ServicerContext) -> Message:
         answer = calendar_service_pb2.GetBusyResponse(complete=True)
         window = (request.start_time.ToDatetime(UTC), request.end_time.ToDatetime(UTC))
         spans: list[tuple[datetime, datetime]] = []
@@ -298,6 +351,7 @@ class FakeService(CalendarServiceServicer):
     def release(self) -> None:
         """Let stalled calls go."""
         self._released.set()
+        self.changed()
 
     def _begin(self, rpc: str, request: Message, context: grpc.ServicerContext) -> None:
         """Note the call, check the key, and end the call here if that was arranged."""

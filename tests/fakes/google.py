@@ -26,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.fakes.deliveries import Deliveries
 from tests.fakes.google_accounts import ALL_SCOPES, GoogleAccounts, OAuthAnswer, User
 from tests.fakes.google_calendars import (
     GoogleCalendar,
@@ -34,11 +35,13 @@ from tests.fakes.google_calendars import (
     Refused,
     at_least,
 )
+from tests.fakes.google_channels import GoogleChannels
 from tests.fakes.google_description import GoogleDescription, Method, parameters_of, read_fields, select
 
 FREE_BUSY_DAYS_MOST = 90
 FREE_BUSY_CALENDARS_MOST = 50
 _ROOT = "/calendar/v3/"
+_EVENT_WRITES = frozenset(f"calendar.events.{verb}" for verb in ("insert", "patch", "update", "delete"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ class GoogleFake:
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+        self.deliveries = Deliveries()
+        self.channels = GoogleChannels(self.origin, self.deliveries)
 
     @property
     def origin(self) -> str:
@@ -239,6 +244,7 @@ class GoogleFake:
         assert self.mails == []
 
     def close(self) -> None:
+        self.deliveries.close()
         self._server.shutdown()
         self._server.end_lines()
         self._server.server_close()
@@ -326,6 +332,7 @@ class GoogleFake:
         try:
             with self._lock:
                 content = self._called(asked)
+                self._tell(asked)
         except Refused as refused:
             return _refusal(refused)
         if content is None:
@@ -358,7 +365,17 @@ class GoogleFake:
                 calendar = self._calendar(asked, "writerWithoutPrivateAccess")
                 calendar.remove(asked.ids[1], if_match, asked.send_updates)
                 return None
+            case "calendar.events.watch":
+                return self.channels.watch(self._calendar(asked, "reader").id, asked.email, asked.content)
+            case "calendar.channels.stop":
+                self.channels.stop(asked.email, asked.content)
+                return None
         raise Refused(501, "notImplemented", f"The fake has no {asked.method.id}.")
+
+    def _tell(self, asked: _Asked) -> None:
+        """What was written is told to those who watch. What an owner does, a test tells: `channels.changed`."""
+        if asked.method.id in _EVENT_WRITES:
+            self.channels.changed(self.calendars.calendar(asked.ids[0], asked.email).id)
 
     def _calendar(self, asked: _Asked, needed: str) -> GoogleCalendar:
         calendar = self.calendars.calendar(asked.ids[0], asked.email)

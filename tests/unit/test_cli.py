@@ -617,6 +617,7 @@ class TestErrors:
             ("PROVIDER_THROTTLED", 6),
             ("EVENT_UNREADABLE", 6),
             ("STORE_UNAVAILABLE", 6),
+            ("SERVICE_STOPPING", 6),
             ("SLOT_TAKEN", 7),
             ("CONFLICT", 8),
             ("INTERNAL", 1),

@@ -28,7 +28,7 @@ from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, Egress
 from calendar_server.providers.egress_gate import Gate
-from calendar_server.providers.egress_line import PIECES_MAX
+from calendar_server.providers.egress_line import PIECE_BYTES, PIECES_MAX
 from calendar_server.providers.egress_wire import client_context
 from tests.fakes.raw_server import Handler, RawConnection, RawRequest, RawServer, answer
 
@@ -448,6 +448,9 @@ def drip_interim(request: RawRequest, connection: RawConnection) -> None:
 SLOW: dict[str, Handler] = {
     "nothing comes": lambda request, connection: connection.hang(),
     "the head is dripped": lambda request, connection: connection.drip(HEAD + b"x: " + b"x" * 999),
+    "the body comes in bytes without a pause": lambda request, connection: connection.drip(
+        answer(200, bytes(ANSWER_BYTES - 1000)), every_s=0
+    ),
     "the body is dripped": lambda request, connection: connection.drip(answer(200, b"x" * 999)),
     "chunks are dripped": lambda request, connection: connection.drip(CHUNKED + b"1\r\nx\r\n" * 999),
     "the end is dripped": lambda request, connection: connection.drip(HEAD + b"\r\n" + b"x" * 999),
@@ -508,6 +511,72 @@ def test_a_tls_handshake_that_hangs_or_is_dripped_ends_by_its_time(hook: Callabl
         assert time.monotonic() - begun < EXCHANGE_S + SLACK_S
 
 
+INNER = [
+    "https://nas/",
+    "https://postgres:5432/",
+    "https://NAS./",
+    "https://vault.internal/",
+    "https://metadata.google.internal./",
+    "https://git.corp/",
+    "https://router.lan/",
+    "https://router.home.arpa/",
+    "https://printer.local/",
+    "https://api.default.svc/",
+    "https://api.default.svc.cluster.local/",
+]
+
+
+@pytest.mark.parametrize("url", INNER)
+@pytest.mark.parametrize("there", [True, False])
+def test_whether_an_inner_name_is_there_is_not_told_and_not_even_asked(url: str, there: bool) -> None:
+    asked: list[str] = []
+
+    def resolver(host: str, port: int) -> list[str]:
+        asked.append(host)
+        if not there:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return ["10.0.0.1"]
+
+    for allow in ("", "other.internal", "192.168.0.0/24"):
+        gate = Gate(AllowList.parse(allow), resolver)
+        with pytest.raises(ForbiddenDestination) as refusal:
+            gate.addresses(parse_url(url), Deadline.after(5))
+        assert str(refusal.value) == str(ForbiddenDestination())
+        assert not asked or "/" in allow  # only where a network is allowed, the name may lead into it
+        asked.clear()
+
+
+@pytest.mark.parametrize("allow", ["nas", "nas:443", "127.0.0.0/8", "127.0.0.1:443"])
+def test_an_inner_name_that_is_allowed_is_looked_up(allow: str) -> None:
+    gate = Gate(AllowList.parse(allow), Names(nas=[["127.0.0.1"]]))
+    assert [str(address) for address in gate.addresses(parse_url("https://nas/"), Deadline.after(5))] == ["127.0.0.1"]
+
+
+def test_an_inner_name_that_is_allowed_and_does_not_resolve_is_unavailable() -> None:
+    with pytest.raises(ProviderUnavailable, match="not known"):
+        Gate(AllowList.parse("nas"), Names()).addresses(parse_url("https://nas/"), Deadline.after(5))
+
+
+def test_a_name_that_only_a_stranger_named_is_not_searched_for_in_our_own_domains() -> None:
+    ours, absolute = Names(named_example=[["10.0.0.1"]]), Names(public_example=[[PUBLIC]])
+    url = parse_url("https://public.example/")
+    Gate(AllowList.parse("named.example"), ours, absolute=absolute).addresses(url, Deadline.after(5))
+    assert (ours.asked, absolute.asked) == ([], ["public.example"])
+    named = parse_url("https://named.example/")
+    Gate(AllowList.parse("named.example"), ours, absolute=absolute).addresses(named, Deadline.after(5))
+    Gate(AllowList(), ours, absolute=absolute).addresses(named, Deadline.after(5), trusted=True)
+    with pytest.raises(ForbiddenDestination):
+        Gate(AllowList.parse("192.168.0.0/24"), ours, absolute=absolute).addresses(named, Deadline.after(5))
+    assert (ours.asked, absolute.asked) == (["named.example"] * 3, ["public.example"])
+
+
+def test_a_mixed_answer_forbids_the_name_whatever_its_order() -> None:
+    for addresses in ([PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], [PUBLIC, "fd00::1"], [PUBLIC, "::ffff:10.0.0.1"]):
+        gate = Gate(AllowList(), Names(mixed_example=[addresses]))
+        with pytest.raises(ForbiddenDestination):
+            gate.addresses(parse_url("https://mixed.example/"), Deadline.after(5))
+
+
 def test_a_slow_look_up_ends_by_its_time() -> None:
     silent = threading.Event()
 
@@ -558,17 +627,17 @@ ENDLESS: dict[str, Handler] = {
 
 @pytest.mark.parametrize("handler", ENDLESS.values(), ids=ENDLESS.keys())
 def test_an_answer_over_the_limits_fails_in_little_time_and_memory(handler: Handler) -> None:
-    with RawServer(handler) as server, way_out(exchange_s=8) as egress:
-        begun = time.monotonic()
+    with RawServer(handler) as server, way_out(exchange_s=60) as egress:
+        begun = time.thread_time()  # what it costs, however busy the machine is
         tracemalloc.start()
         try:
             with pytest.raises(ProviderUnavailable) as failure:
-                get(egress, server.url)
+                get(egress, server.url, within_s=60)
             grown = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert "too long" not in str(failure.value)
-        assert time.monotonic() - begun < 6
+        assert time.thread_time() - begun < 6
         # The server's thread is measured too: its pieces, and what it holds of them.
         assert grown < 12 * ANSWER_BYTES
 
@@ -593,14 +662,21 @@ def test_interim_answers_count_as_a_part_of_the_head(egress: Egress) -> None:
         get(egress, server.url)
 
 
-def test_the_number_of_chunks_is_bounded() -> None:
-    whole = CHUNKED + b"1\r\nx\r\n" * (PIECES_MAX + 1) + b"0\r\n\r\n"
+def test_the_number_of_tiny_chunks_is_bounded() -> None:
+    whole = CHUNKED + b"1\r\nx\r\n" * (PIECES_MAX + PIECES_MAX // PIECE_BYTES + 1000) + b"0\r\n\r\n"
     with (
         RawServer(sends(whole)) as server,
         way_out(answer_bytes=2 * len(whole), exchange_s=30) as egress,
         pytest.raises(AnswerTooLarge),
     ):
         get(egress, server.url, within_s=30)
+
+
+def test_chunks_that_hold_something_may_be_many() -> None:
+    chunk = b"%x\r\n%s\r\n" % (PIECE_BYTES, bytes(PIECE_BYTES))
+    whole = CHUNKED + chunk * (2 * PIECES_MAX) + b"0\r\n\r\n"
+    with RawServer(sends(whole)) as server, way_out(answer_bytes=2 * len(whole), exchange_s=60) as egress:
+        assert len(get(egress, server.url, within_s=60).body) == 2 * PIECES_MAX * PIECE_BYTES
 
 
 def test_an_answer_within_the_limit_is_read(egress: Egress) -> None:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -28,6 +29,7 @@ RPCS = {
     "List": (MethodOptions.NO_SIDE_EFFECTS, "ListRequest", "ListResponse"),
     "Disconnect": (MethodOptions.IDEMPOTENT, "DisconnectRequest", "DisconnectResponse"),
     "GetBusy": (MethodOptions.NO_SIDE_EFFECTS, "GetBusyRequest", "GetBusyResponse"),
+    "WatchBusy": (MethodOptions.NO_SIDE_EFFECTS, "GetBusyRequest", "GetBusyResponse"),
     "SyncBooking": (MethodOptions.IDEMPOTENT, "SyncBookingRequest", "SyncBookingResponse"),
     "ListCalendars": (MethodOptions.NO_SIDE_EFFECTS, "ListCalendarsRequest", "ListCalendarsResponse"),
     "UpdateConnection": (MethodOptions.IDEMPOTENT, "UpdateConnectionRequest", "Connection"),
@@ -94,7 +96,7 @@ ENUMS = {
         "ERROR_REASON_",
         "VALIDATION_ERROR UNAUTHORIZED NOT_FOUND CONFLICT PROVIDER_REFUSED NEEDS_REAUTH ACCOUNT_MISMATCH CALENDAR_GONE "
         "CALENDAR_READ_ONLY ADMIN_CONSENT_REQUIRED SCOPE_MISSING PROVIDER_UNAVAILABLE PROVIDER_THROTTLED "
-        "EVENT_UNREADABLE NOT_CONFIGURED SLOT_TAKEN LIMIT_EXCEEDED",
+        "EVENT_UNREADABLE NOT_CONFIGURED SLOT_TAKEN LIMIT_EXCEEDED SERVICE_STOPPING",
     ),
 }
 
@@ -110,6 +112,7 @@ def protos(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto
             "grpc_tools.protoc",
             f"--proto_path={PROTOS}",
             f"--proto_path={files('grpc_tools') / '_proto'}",
+            f"--proto_path={Path(annotations_pb2.__file__).parents[2]}",
             "--include_source_info",
             f"--descriptor_set_out={out}",
             *names,
@@ -187,6 +190,12 @@ def test_an_rpc_has_its_request_and_response(service: ServiceDescriptorProto, na
     method = next(method for method in service.method if method.name == name)
     _, request, response = RPCS[name]
     assert (method.input_type, method.output_type) == (f".calendars.v1.{request}", f".calendars.v1.{response}")
+
+
+def test_only_watching_streams_and_only_answers(service: ServiceDescriptorProto) -> None:
+    streams = {m.name: (m.client_streaming, m.server_streaming) for m in service.method}
+    assert {name for name, kinds in streams.items() if kinds != (False, False)} == {"WatchBusy"}
+    assert streams["WatchBusy"] == (False, True)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -282,6 +291,6 @@ def test_stubs_that_differ_are_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("words", ["lint", "format --diff --exit-code", "build -o /dev/null"])
 def test_buf_has_nothing_to_say(words: str) -> None:
-    buf = Path(sys.executable).parent / "buf"
-    ran = subprocess.run([str(buf), *words.split()], cwd=PROTOS, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(PROTOS / "workspace.py"), *words.split()]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,7 @@ from calendar_server.core.model import (
 from calendar_server.errors import CalendarError, NotFound, ValidationError
 from calendar_server.rpc.call import called_by, caller
 from calendar_server.rpc.servicer import CalendarServicer
+from calendar_server.rpc.wire import Encoded
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -99,6 +101,11 @@ class House:
     def get_busy(self, caller: Caller, query: BusyQuery) -> BusyAnswer:
         return BusyAnswer((Interval(query.window.start, query.window.start + 1_000_000),), True, ())
 
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        yield self.get_busy(caller, query)
+        if not stop.is_set():
+            yield BusyAnswer((), False, ())
+
     def sync(self, caller: Caller, command: SyncCommand) -> BookingReport:
         report = BookingReport(command.booking, ())
         self.bookings[caller.organization_id, command.booking.id] = report
@@ -117,7 +124,22 @@ class Called(CalendarServicer):
 
     def __getattribute__(self, name: str) -> object:
         found = super().__getattribute__(name)
+        if name == "WatchBusy":
+            return self._stream_for_caller(found)
         return self._for_caller(found) if name in SERVICE.methods_by_name else found
+
+    def _stream_for_caller(
+        self, method: Callable[[Message, grpc.ServicerContext], Iterator[Message]]
+    ) -> Callable[..., Iterator[Message]]:
+        def call(request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
+            with called_by(WHO):
+                try:
+                    yield from method(request, context)
+                except CalendarError as error:
+                    self.raised.append(error)
+                    context.abort(grpc.StatusCode.UNKNOWN, "raised")
+
+        return call
 
     def _for_caller(self, method: Callable[[Message, grpc.ServicerContext], Message]) -> Callable[..., Message]:
         def call(request: Message, context: grpc.ServicerContext) -> Message:
@@ -130,6 +152,11 @@ class Called(CalendarServicer):
                     raise
 
         return call
+
+
+def message(answer: Message | Encoded) -> Message:
+    """What the client makes of it."""
+    return pb.GetBusyResponse.FromString(answer.raw) if isinstance(answer, Encoded) else answer
 
 
 @dataclass
@@ -145,7 +172,16 @@ class World:
         if self.servicer.raised:
             raise self.servicer.raised[-1]
         assert code is grpc.StatusCode.OK, details
-        return response
+        return message(response)
+
+    def stream(self, rpc: str, request: Message) -> list[Message]:
+        """All the responses, or the error that the method raised."""
+        call = self.server.invoke_unary_stream(SERVICE.methods_by_name[rpc], (), request, None)
+        _, code, details = call.termination()
+        if self.servicer.raised:
+            raise self.servicer.raised[-1]
+        assert code is grpc.StatusCode.OK, details
+        return [message(call.take_response()) for _ in range(2)]
 
 
 @pytest.fixture
@@ -209,6 +245,19 @@ def test_get_busy_bounds_the_window_by_the_servicers_clock(world: World) -> None
     start = datetime.fromtimestamp(NOW // 1_000_000, UTC) + timedelta(days=4 * 366)
     with pytest.raises(ValidationError, match="end_time"):
         world.call("GetBusy", pb.GetBusyRequest(start_time=start, end_time=start + timedelta(days=1)))
+
+
+def test_watch_busy_answers_one_after_the_other(world: World) -> None:
+    start = datetime.fromtimestamp(NOW // 1_000_000, UTC)
+    request = pb.GetBusyRequest(start_time=start, end_time=start + timedelta(days=1))
+    first, second = world.stream("WatchBusy", request)
+    assert first == world.call("GetBusy", request)
+    assert second == pb.GetBusyResponse()
+
+
+def test_watch_busy_checks_its_request_as_get_busy_does(world: World) -> None:
+    with pytest.raises(ValidationError, match="start_time"):
+        world.stream("WatchBusy", pb.GetBusyRequest())
 
 
 def test_sync_booking_answers_the_newest_state(world: World) -> None:

@@ -49,6 +49,7 @@ from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.usecases.refresh import Refresher
+from calendar_server.usecases.watches import Watches
 from calendar_server.vault import Vault
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
     database_url,
@@ -227,6 +228,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     providers = dict.fromkeys(ProviderName, provider)
     accounts, grants, contents = Accounts(), Grants(store, vault, {}), BookingContents(vault)
     availability, refresher = build_availability(store, grants, providers)
+    watches = Watches(store, grants, {}, changed=lambda connection_id, calendar_id: None, used_s=86_400)
     authorizations = Authorizations(store, vault, {}, redirect_uris=[], public_url="http://127.0.0.1", call_s=5)
 
     def hasten(connection_ids: list[ConnectionId]) -> None:
@@ -237,7 +239,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
         provider=provider,
         accounts=accounts,
         connections=Connections(
-            store, vault, grants, providers, accounts, authorizations, {}, call_s=5, wake=lambda: None
+            store, vault, grants, providers, accounts, authorizations, {}, watches, call_s=5, wake=lambda: None
         ),
         refresher=refresher,
         availability=availability,

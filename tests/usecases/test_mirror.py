@@ -398,6 +398,16 @@ class TestSharing:
         availability.close()
         refresher.close()
 
+    def test_who_looked_too_early_finds_what_was_read_meanwhile(self, world: World, exchanges: Exchanges) -> None:
+        connection, before = world.connect(), world.store.now()
+        kept(world, connection)
+        exchanges.watch()
+        errors = world.refresher.refresh(
+            [Need(connection, (WORK, HOME))], NOON_TO_ONE, not_before=before, full=True, deadline=Deadline.after(5)
+        )
+        assert errors == {}
+        assert exchanges.count == 0
+
     def test_another_process_that_reads_is_waited_for(self, world: World, exchanges: Exchanges) -> None:
         connection = world.connect()
         token, taken = world.store.leases.take_many([f"refresh:{connection.id}"], 20)
@@ -410,8 +420,6 @@ class TestSharing:
             # Meanwhile the holder of the lease reads. Its result is what the waiting one answers with.
             now = world.store.now()
             need = Need(connection, (WORK, HOME))
-            flight_window = refresher.horizon(connection.id, now)
-            del flight_window
             world.store.leases.give_back_many([f"refresh:{connection.id}"], token)
             refresher.refresh(
                 [need], Interval(NOON - DAY, NOON + DAY), not_before=now, full=False, deadline=Deadline.after(5)

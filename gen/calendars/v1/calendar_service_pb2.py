@@ -25,62 +25,67 @@ _sym_db = _symbol_database.Default()
 from calendars.v1 import availability_pb2 as calendars_dot_v1_dot_availability__pb2
 from calendars.v1 import booking_pb2 as calendars_dot_v1_dot_booking__pb2
 from calendars.v1 import connection_pb2 as calendars_dot_v1_dot_connection__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#calendars/v1/calendar_service.proto\x12\x0c\x63\x61lendars.v1\x1a\x1f\x63\x61lendars/v1/availability.proto\x1a\x1a\x63\x61lendars/v1/booking.proto\x1a\x1d\x63\x61lendars/v1/connection.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x0e\x43onnectRequest\x12-\n\x06google\x18\x01 \x01(\x0b\x32\x1b.calendars.v1.GoogleAccountH\x00\x12\x33\n\tmicrosoft\x18\x02 \x01(\x0b\x32\x1e.calendars.v1.MicrosoftAccountH\x00\x12-\n\x06\x63\x61ldav\x18\x03 \x01(\x0b\x32\x1b.calendars.v1.CaldavAccountH\x00\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x15\n\rconnection_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63lient_state\x18\x06 \x01(\tB\t\n\x07\x61\x63\x63ount\"h\n\x0f\x43onnectResponse\x12\x1b\n\x11\x61uthorization_url\x18\x01 \x01(\tH\x00\x12.\n\nconnection\x18\x02 \x01(\x0b\x32\x18.calendars.v1.ConnectionH\x00\x42\x08\n\x06result\"\xb9\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x12\n\x05owner\x18\x04 \x01(\tH\x00\x88\x01\x01\x12(\n\x08provider\x18\x05 \x01(\x0e\x32\x16.calendars.v1.Provider\x12.\n\x06status\x18\x06 \x01(\x0e\x32\x1e.calendars.v1.ConnectionStatusB\x08\n\x06_owner\"a\n\x0cListResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x18.calendars.v1.Connection\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x1f\n\x11\x44isconnectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x12\x44isconnectResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"\xbb\x02\n\x0eGetBusyRequest\x12\x16\n\x0e\x63onnection_ids\x18\x01 \x03(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmax_staleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x65xclude_booking_ids\x18\x06 \x03(\t\x12\x18\n\x10ignore_tentative\x18\x07 \x01(\x08\x12\x15\n\rallow_partial\x18\x08 \x01(\x08\x12$\n\x04view\x18\t \x01(\x0e\x32\x16.calendars.v1.BusyView\"|\n\x0fGetBusyResponse\x12(\n\x04\x62usy\x18\x01 \x03(\x0b\x32\x1a.calendars.v1.BusyInterval\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12-\n\tcalendars\x18\x03 \x03(\x0b\x32\x1a.calendars.v1.CalendarBusy\"\xa2\x01\n\x12SyncBookingRequest\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12\x16\n\x0e\x63onnection_ids\x18\x02 \x03(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x14\n\x0crequire_free\x18\x04 \x01(\x08\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13SyncBookingResponse\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.calendars.v1.BookingEvent\"-\n\x14ListCalendarsRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"B\n\x15ListCalendarsResponse\x12)\n\tcalendars\x18\x01 \x03(\x0b\x32\x16.calendars.v1.Calendar\"\x86\x01\n\x17UpdateConnectionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61lendar_id\x18\x02 \x01(\t\x12\x19\n\x11\x62usy_calendar_ids\x18\x03 \x03(\t\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x1f\n\x11GetBookingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"h\n\x12GetBookingResponse\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.calendars.v1.BookingEvent2\xa8\x05\n\x0f\x43\x61lendarService\x12\x46\n\x07\x43onnect\x12\x1c.calendars.v1.ConnectRequest\x1a\x1d.calendars.v1.ConnectResponse\x12\x42\n\x04List\x12\x19.calendars.v1.ListRequest\x1a\x1a.calendars.v1.ListResponse\"\x03\x90\x02\x01\x12T\n\nDisconnect\x12\x1f.calendars.v1.DisconnectRequest\x1a .calendars.v1.DisconnectResponse\"\x03\x90\x02\x02\x12K\n\x07GetBusy\x12\x1c.calendars.v1.GetBusyRequest\x1a\x1d.calendars.v1.GetBusyResponse\"\x03\x90\x02\x01\x12W\n\x0bSyncBooking\x12 .calendars.v1.SyncBookingRequest\x1a!.calendars.v1.SyncBookingResponse\"\x03\x90\x02\x02\x12]\n\rListCalendars\x12\".calendars.v1.ListCalendarsRequest\x1a#.calendars.v1.ListCalendarsResponse\"\x03\x90\x02\x01\x12X\n\x10UpdateConnection\x12%.calendars.v1.UpdateConnectionRequest\x1a\x18.calendars.v1.Connection\"\x03\x90\x02\x02\x12T\n\nGetBooking\x12\x1f.calendars.v1.GetBookingRequest\x1a .calendars.v1.GetBookingResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#calendars/v1/calendar_service.proto\x12\x0c\x63\x61lendars.v1\x1a\x1f\x63\x61lendars/v1/availability.proto\x1a\x1a\x63\x61lendars/v1/booking.proto\x1a\x1d\x63\x61lendars/v1/connection.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x0e\x43onnectRequest\x12-\n\x06google\x18\x01 \x01(\x0b\x32\x1b.calendars.v1.GoogleAccountH\x00\x12\x33\n\tmicrosoft\x18\x02 \x01(\x0b\x32\x1e.calendars.v1.MicrosoftAccountH\x00\x12-\n\x06\x63\x61ldav\x18\x03 \x01(\x0b\x32\x1b.calendars.v1.CaldavAccountH\x00\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x15\n\rconnection_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63lient_state\x18\x06 \x01(\tB\t\n\x07\x61\x63\x63ount\"h\n\x0f\x43onnectResponse\x12\x1b\n\x11\x61uthorization_url\x18\x01 \x01(\tH\x00\x12.\n\nconnection\x18\x02 \x01(\x0b\x32\x18.calendars.v1.ConnectionH\x00\x42\x08\n\x06result\"\xb9\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x12\n\x05owner\x18\x04 \x01(\tH\x00\x88\x01\x01\x12(\n\x08provider\x18\x05 \x01(\x0e\x32\x16.calendars.v1.Provider\x12.\n\x06status\x18\x06 \x01(\x0e\x32\x1e.calendars.v1.ConnectionStatusB\x08\n\x06_owner\"a\n\x0cListResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x18.calendars.v1.Connection\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x1f\n\x11\x44isconnectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x12\x44isconnectResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"\xbb\x02\n\x0eGetBusyRequest\x12\x16\n\x0e\x63onnection_ids\x18\x01 \x03(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmax_staleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x65xclude_booking_ids\x18\x06 \x03(\t\x12\x18\n\x10ignore_tentative\x18\x07 \x01(\x08\x12\x15\n\rallow_partial\x18\x08 \x01(\x08\x12$\n\x04view\x18\t \x01(\x0e\x32\x16.calendars.v1.BusyView\"|\n\x0fGetBusyResponse\x12(\n\x04\x62usy\x18\x01 \x03(\x0b\x32\x1a.calendars.v1.BusyInterval\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12-\n\tcalendars\x18\x03 \x03(\x0b\x32\x1a.calendars.v1.CalendarBusy\"\xa2\x01\n\x12SyncBookingRequest\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12\x16\n\x0e\x63onnection_ids\x18\x02 \x03(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x14\n\x0crequire_free\x18\x04 \x01(\x08\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13SyncBookingResponse\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.calendars.v1.BookingEvent\"-\n\x14ListCalendarsRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"B\n\x15ListCalendarsResponse\x12)\n\tcalendars\x18\x01 \x03(\x0b\x32\x16.calendars.v1.Calendar\"\x86\x01\n\x17UpdateConnectionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61lendar_id\x18\x02 \x01(\t\x12\x19\n\x11\x62usy_calendar_ids\x18\x03 \x03(\t\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x1f\n\x11GetBookingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"h\n\x12GetBookingResponse\x12&\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x15.calendars.v1.Booking\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.calendars.v1.BookingEvent2\xc3\x08\n\x0f\x43\x61lendarService\x12\xc3\x01\n\x07\x43onnect\x12\x1c.calendars.v1.ConnectRequest\x1a\x1d.calendars.v1.ConnectResponse\"{\x82\xd3\xe4\x93\x02u\x12\x1c/v1/calendars/google/connectZ!\x12\x1f/v1/calendars/microsoft/connectZ2\"\x1c/v1/calendars/caldav/connect:\x06\x63\x61ldavb\nconnection\x12W\n\x04List\x12\x19.calendars.v1.ListRequest\x1a\x1a.calendars.v1.ListResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/calendars\x12n\n\nDisconnect\x12\x1f.calendars.v1.DisconnectRequest\x1a .calendars.v1.DisconnectResponse\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14*\x12/v1/calendars/{id}\x12^\n\x07GetBusy\x12\x1c.calendars.v1.GetBusyRequest\x1a\x1d.calendars.v1.GetBusyResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\"\x08/v1/busy:\x01*\x12O\n\tWatchBusy\x12\x1c.calendars.v1.GetBusyRequest\x1a\x1d.calendars.v1.GetBusyResponse\"\x03\x90\x02\x01\x30\x01\x12{\n\x0bSyncBooking\x12 .calendars.v1.SyncBookingRequest\x1a!.calendars.v1.SyncBookingResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\x1a\x19/v1/bookings/{booking.id}:\x01*\x12\x8c\x01\n\rListCalendars\x12\".calendars.v1.ListCalendarsRequest\x1a#.calendars.v1.ListCalendarsResponse\"2\x90\x02\x01\x82\xd3\xe4\x93\x02)\x12\'/v1/calendars/{connection_id}/calendars\x12u\n\x10UpdateConnection\x12%.calendars.v1.UpdateConnectionRequest\x1a\x18.calendars.v1.Connection\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\x32\x12/v1/calendars/{id}:\x01*\x12m\n\nGetBooking\x12\x1f.calendars.v1.GetBookingRequest\x1a .calendars.v1.GetBookingResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/bookings/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'calendars.v1.calendar_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CALENDARSERVICE'].methods_by_name['Connect']._loaded_options = None
+  _globals['_CALENDARSERVICE'].methods_by_name['Connect']._serialized_options = b'\202\323\344\223\002u\022\034/v1/calendars/google/connectZ!\022\037/v1/calendars/microsoft/connectZ2\"\034/v1/calendars/caldav/connect:\006caldavb\nconnection'
   _globals['_CALENDARSERVICE'].methods_by_name['List']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['List']._serialized_options = b'\220\002\001'
+  _globals['_CALENDARSERVICE'].methods_by_name['List']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/calendars'
   _globals['_CALENDARSERVICE'].methods_by_name['Disconnect']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['Disconnect']._serialized_options = b'\220\002\002'
+  _globals['_CALENDARSERVICE'].methods_by_name['Disconnect']._serialized_options = b'\220\002\002\202\323\344\223\002\024*\022/v1/calendars/{id}'
   _globals['_CALENDARSERVICE'].methods_by_name['GetBusy']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['GetBusy']._serialized_options = b'\220\002\001'
+  _globals['_CALENDARSERVICE'].methods_by_name['GetBusy']._serialized_options = b'\220\002\001\202\323\344\223\002\r\"\010/v1/busy:\001*'
+  _globals['_CALENDARSERVICE'].methods_by_name['WatchBusy']._loaded_options = None
+  _globals['_CALENDARSERVICE'].methods_by_name['WatchBusy']._serialized_options = b'\220\002\001'
   _globals['_CALENDARSERVICE'].methods_by_name['SyncBooking']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['SyncBooking']._serialized_options = b'\220\002\002'
+  _globals['_CALENDARSERVICE'].methods_by_name['SyncBooking']._serialized_options = b'\220\002\002\202\323\344\223\002\036\032\031/v1/bookings/{booking.id}:\001*'
   _globals['_CALENDARSERVICE'].methods_by_name['ListCalendars']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['ListCalendars']._serialized_options = b'\220\002\001'
+  _globals['_CALENDARSERVICE'].methods_by_name['ListCalendars']._serialized_options = b'\220\002\001\202\323\344\223\002)\022\'/v1/calendars/{connection_id}/calendars'
   _globals['_CALENDARSERVICE'].methods_by_name['UpdateConnection']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['UpdateConnection']._serialized_options = b'\220\002\002'
+  _globals['_CALENDARSERVICE'].methods_by_name['UpdateConnection']._serialized_options = b'\220\002\002\202\323\344\223\002\0272\022/v1/calendars/{id}:\001*'
   _globals['_CALENDARSERVICE'].methods_by_name['GetBooking']._loaded_options = None
-  _globals['_CALENDARSERVICE'].methods_by_name['GetBooking']._serialized_options = b'\220\002\001'
-  _globals['_CONNECTREQUEST']._serialized_start=245
-  _globals['_CONNECTREQUEST']._serialized_end=479
-  _globals['_CONNECTRESPONSE']._serialized_start=481
-  _globals['_CONNECTRESPONSE']._serialized_end=585
-  _globals['_LISTREQUEST']._serialized_start=588
-  _globals['_LISTREQUEST']._serialized_end=773
-  _globals['_LISTRESPONSE']._serialized_start=775
-  _globals['_LISTRESPONSE']._serialized_end=872
-  _globals['_DISCONNECTREQUEST']._serialized_start=874
-  _globals['_DISCONNECTREQUEST']._serialized_end=905
-  _globals['_DISCONNECTRESPONSE']._serialized_start=907
-  _globals['_DISCONNECTRESPONSE']._serialized_end=956
-  _globals['_GETBUSYREQUEST']._serialized_start=959
-  _globals['_GETBUSYREQUEST']._serialized_end=1274
-  _globals['_GETBUSYRESPONSE']._serialized_start=1276
-  _globals['_GETBUSYRESPONSE']._serialized_end=1400
-  _globals['_SYNCBOOKINGREQUEST']._serialized_start=1403
-  _globals['_SYNCBOOKINGREQUEST']._serialized_end=1565
-  _globals['_SYNCBOOKINGRESPONSE']._serialized_start=1567
-  _globals['_SYNCBOOKINGRESPONSE']._serialized_end=1672
-  _globals['_LISTCALENDARSREQUEST']._serialized_start=1674
-  _globals['_LISTCALENDARSREQUEST']._serialized_end=1719
-  _globals['_LISTCALENDARSRESPONSE']._serialized_start=1721
-  _globals['_LISTCALENDARSRESPONSE']._serialized_end=1787
-  _globals['_UPDATECONNECTIONREQUEST']._serialized_start=1790
-  _globals['_UPDATECONNECTIONREQUEST']._serialized_end=1924
-  _globals['_GETBOOKINGREQUEST']._serialized_start=1926
-  _globals['_GETBOOKINGREQUEST']._serialized_end=1957
-  _globals['_GETBOOKINGRESPONSE']._serialized_start=1959
-  _globals['_GETBOOKINGRESPONSE']._serialized_end=2063
-  _globals['_CALENDARSERVICE']._serialized_start=2066
-  _globals['_CALENDARSERVICE']._serialized_end=2746
+  _globals['_CALENDARSERVICE'].methods_by_name['GetBooking']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/bookings/{id}'
+  _globals['_CONNECTREQUEST']._serialized_start=275
+  _globals['_CONNECTREQUEST']._serialized_end=509
+  _globals['_CONNECTRESPONSE']._serialized_start=511
+  _globals['_CONNECTRESPONSE']._serialized_end=615
+  _globals['_LISTREQUEST']._serialized_start=618
+  _globals['_LISTREQUEST']._serialized_end=803
+  _globals['_LISTRESPONSE']._serialized_start=805
+  _globals['_LISTRESPONSE']._serialized_end=902
+  _globals['_DISCONNECTREQUEST']._serialized_start=904
+  _globals['_DISCONNECTREQUEST']._serialized_end=935
+  _globals['_DISCONNECTRESPONSE']._serialized_start=937
+  _globals['_DISCONNECTRESPONSE']._serialized_end=986
+  _globals['_GETBUSYREQUEST']._serialized_start=989
+  _globals['_GETBUSYREQUEST']._serialized_end=1304
+  _globals['_GETBUSYRESPONSE']._serialized_start=1306
+  _globals['_GETBUSYRESPONSE']._serialized_end=1430
+  _globals['_SYNCBOOKINGREQUEST']._serialized_start=1433
+  _globals['_SYNCBOOKINGREQUEST']._serialized_end=1595
+  _globals['_SYNCBOOKINGRESPONSE']._serialized_start=1597
+  _globals['_SYNCBOOKINGRESPONSE']._serialized_end=1702
+  _globals['_LISTCALENDARSREQUEST']._serialized_start=1704
+  _globals['_LISTCALENDARSREQUEST']._serialized_end=1749
+  _globals['_LISTCALENDARSRESPONSE']._serialized_start=1751
+  _globals['_LISTCALENDARSRESPONSE']._serialized_end=1817
+  _globals['_UPDATECONNECTIONREQUEST']._serialized_start=1820
+  _globals['_UPDATECONNECTIONREQUEST']._serialized_end=1954
+  _globals['_GETBOOKINGREQUEST']._serialized_start=1956
+  _globals['_GETBOOKINGREQUEST']._serialized_end=1987
+  _globals['_GETBOOKINGRESPONSE']._serialized_start=1989
+  _globals['_GETBOOKINGRESPONSE']._serialized_end=2093
+  _globals['_CALENDARSERVICE']._serialized_start=2096
+  _globals['_CALENDARSERVICE']._serialized_end=3187
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import datetime
 from calendars.v1 import availability_pb2 as _availability_pb2
 from calendars.v1 import booking_pb2 as _booking_pb2
 from calendars.v1 import connection_pb2 as _connection_pb2
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

@@ -56,6 +56,11 @@ class CalendarServiceStub:
                 request_serializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.SerializeToString,
                 response_deserializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.FromString,
                 _registered_method=True)
+        self.WatchBusy = channel.unary_stream(
+                '/calendars.v1.CalendarService/WatchBusy',
+                request_serializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.SerializeToString,
+                response_deserializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.FromString,
+                _registered_method=True)
         self.SyncBooking = channel.unary_unary(
                 '/calendars.v1.CalendarService/SyncBooking',
                 request_serializer=calendars_dot_v1_dot_calendar__service__pb2.SyncBookingRequest.SerializeToString,
@@ -90,6 +95,9 @@ class CalendarServiceServicer:
 
         Repeating it: the account decides. An account that is connected and ACTIVE is ALREADY_EXISTS with the metadata
         `connectionId`; one that NEEDS_REAUTH, or is named by `connection_id`, is renewed in place.
+
+        A CalDAV password is tried once or twice. After ten refused passwords for one user name at one server within ten
+        minutes, further ones are not tried: LIMIT_EXCEEDED, with a `google.rpc.RetryInfo`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +127,33 @@ class CalendarServiceServicer:
 
         Intervals are half-open, in UTC, merged and sorted by start. A calendar that cannot be read fails the call: unknown
         is not free. Set `allow_partial` to receive the rest and learn which calendar is missing.
+
+        WatchBusy asks and answers with the same messages, on purpose: it is GetBusy that goes on.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBusy(self, request, context):
+        """Report when a set of connections is busy, and go on reporting.
+
+        Request and answers are those of GetBusy: the present answer at once, then the newest one whenever it changes, at
+        most once a second. While nothing changes the same answer comes again with the `as_of` of its newest reads, every
+        15 s by default and at least every 30 s: who hears nothing for longer should give the stream up. Each answer is whole
+        and replaces the one before; who reads slowly skips some and gets the newest. Changes are noticed within seconds of
+        what `max_staleness` allows.
+
+        An answer counts until the next one or the end of the stream. As unknown is not free, a calendar that can no longer be
+        read ends it with the error that GetBusy would give, as does a connection of `connection_ids` that is disconnected
+        or a key that is revoked; with `allow_partial` unknown calendars are told instead. The service ends it with
+        UNAVAILABLE when it stops (SERVICE_STOPPING) and when the line has become old (after an hour or so, without details):
+        call again. Too many open streams are RESOURCE_EXHAUSTED with a `google.rpc.RetryInfo`.
+
+        It has no messages of its own, so that callers of GetBusy need to learn nothing.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +216,11 @@ def add_CalendarServiceServicer_to_server(servicer, server):
             ),
             'GetBusy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBusy,
+                    request_deserializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.FromString,
+                    response_serializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.SerializeToString,
+            ),
+            'WatchBusy': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBusy,
                     request_deserializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.FromString,
                     response_serializer=calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.SerializeToString,
             ),
@@ -312,6 +352,33 @@ class CalendarService:
             request,
             target,
             '/calendars.v1.CalendarService/GetBusy',
+            calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.SerializeToString,
+            calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBusy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calendars.v1.CalendarService/WatchBusy',
             calendars_dot_v1_dot_calendar__service__pb2.GetBusyRequest.SerializeToString,
             calendars_dot_v1_dot_calendar__service__pb2.GetBusyResponse.FromString,
             options,

@@ -60,6 +60,24 @@ _NOT_PUBLIC_V6 = tuple(
 # The well-known prefix of NAT64 (RFC 6052 §2.1): how networks without IPv4 reach IPv4 servers. The last 32 bits decide.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
+# Suffixes that inner networks use for themselves: by RFC 6762 (local), RFC 8375 (home.arpa), ICANN's reservation
+# (internal), and by custom, as RFC 6762 appendix G and the name collisions found by ICANN have it (corp, home, lan, …).
+# Not those that no resolver knows by RFC 6761 (example, invalid, test): there is nothing to find out about them.
+_INNER_SUFFIXES = (
+    ".arpa",
+    ".corp",
+    ".home",
+    ".internal",
+    ".intranet",
+    ".lan",
+    ".local",
+    ".localdomain",
+    ".localhost",
+    ".mail",
+    ".private",
+    ".svc",
+)
+
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 # Also what the C library reads as an address in decimal, octal, hexadecimal or short form ends in such a label.
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
@@ -88,6 +106,11 @@ def is_public(address: Address) -> bool:
     if address in _NAT64:
         return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
     return address in _GLOBAL_UNICAST and not any(address in network for network in _NOT_PUBLIC_V6)
+
+
+def is_inner_name(host: str) -> bool:
+    """Whether a canonical name can only be one of an inner network: a single label, or under a suffix of such."""
+    return ":" not in host and ("." not in host or host.endswith(_INNER_SUFFIXES))
 
 
 def canonical_host(host: str) -> str:

@@ -4,6 +4,7 @@ The rooms behind it, from the wire upwards
     caldav_protocol   bodies of requests and multistatus answers: the door to the package ``caldav``
     caldav_address    origins, hrefs, ids
     caldav_digest     Basic and Digest
+    caldav_logins     what servers said of log-ins a moment ago
     caldav_session    one conversation: logging in, redirects, what refusals mean
     caldav_discovery  from an address to calendars
     caldav_events     the text of our own events
@@ -44,6 +45,7 @@ from calendar_server.providers.caldav_discovery import (
     discover,
     speaks_caldav,
 )
+from calendar_server.providers.caldav_logins import Logins
 from calendar_server.providers.caldav_reading import read_texts, read_time_zone
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
@@ -52,7 +54,8 @@ from calendar_server.providers.expander import Expander
 
 
 class CaldavProvider:
-    """See ``Provider`` for what the verbs promise. Has no state of its own; safe for any number of threads.
+    """See ``Provider`` for what the verbs promise. Safe for any number of threads; its only state is what servers said of
+    log-ins a moment ago.
 
     ``redirects``: followed in one exchange at most. ``calendar_events``: read of one calendar at most; a calendar with
     more is ``ProviderUnavailable``.
@@ -63,6 +66,7 @@ class CaldavProvider:
         self._expander = expander
         self._redirects = redirects
         self._calendar_events = calendar_events
+        self._logins = Logins()
 
     def connect(
         self, *, preset: Preset, username: str, password: str, server_url: str, deadline: Deadline
@@ -170,6 +174,9 @@ class CaldavProvider:
             redirects=self._redirects,
             deadline=deadline,
             check=link.check,
+            standing=self._logins.of(
+                settings["base"], link.secret["username"], link.secret["password"], link.connection.grant_version
+            ),
         )
 
 

@@ -17,15 +17,15 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from calendar_server.core.model import Preset
 from calendar_server.errors import ProviderUnavailable
-from calendar_server.providers.addresses import parse_url
+from calendar_server.providers.addresses import is_inner_name, parse_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 _PLAIN_PATH = re.compile(r"/(?:(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)")
 _DNS_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
-_INNER_SUFFIXES = (".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".arpa", ".localhost", ".localdomain")
 
-URL_BYTES_MOST = 8000
+URL_BYTES_MOST = 2048
+"""Of what a server names, too. Ids are made of it, which are stored, compared, and told in errors."""
 APPLE_SUFFIX = ".icloud.com"
 
 
@@ -61,7 +61,7 @@ class Origin:
     @property
     def public_name(self) -> str:
         """The URL of this origin if that says nothing about an inner network; else empty."""
-        told = self.scheme == "https" and _DNS_NAME.fullmatch(self.host) and not self.host.endswith(_INNER_SUFFIXES)
+        told = self.scheme == "https" and _DNS_NAME.fullmatch(self.host) and not is_inner_name(self.host)
         return f"{self}/" if told else ""
 
 
@@ -105,6 +105,9 @@ class Reach:
 
     def locate_strictly(self, location: str, at: str) -> str:
         """As ``locate``, for redirects: another scheme or port is another place, as it says. Raises ``BadHref``."""
+        if len(location) > URL_BYTES_MOST:
+            # Dot segments would make it shorter, at a cost.
+            raise BadHref
         # Spaces and letters outside ASCII have no place in a URL, but some servers write them.
         location = quote(location.strip(), safe="%/:?#[]@!$&'()*+,;=~-._")
         at_host = urlsplit(at).netloc
@@ -132,8 +135,14 @@ class Reach:
 
     def id_in(self, href: str, at: str) -> str:
         """The id of an href in an answer from the URL ``at``. What cannot be visited keeps its spelling: such an id is
-        only ever compared."""
-        if _PLAIN_PATH.fullmatch(href) and "/." not in href and Origin.of(at) == self.origin:
+        only ever compared. One over ``URL_BYTES_MOST`` is cut, and not found anywhere."""
+        href = href[: URL_BYTES_MOST + 1]
+        if (
+            len(href) <= URL_BYTES_MOST
+            and _PLAIN_PATH.fullmatch(href)
+            and "/." not in href
+            and Origin.of(at) == self.origin
+        ):
             return href  # what nearly all of them are
         try:
             return self.id_of(self.locate(href, at), href)

@@ -12,9 +12,18 @@ from urllib.parse import quote, urlsplit
 
 from calendar_server.errors import ProviderUnavailable
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 (a pattern of RFC 9110 section 5.6.2)
-_SCHEME = re.compile(rf"\s*,*\s*({_TOKEN})(?=\s*(?:$|,)|\s+[^\s=,])\s*")
-_PARAMETER = re.compile(rf"\s*,*\s*({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]*))\s*(?:,|$)?")
+# Of all challenges in one answer. What goes beyond is not looked at: reading them costs time, and answering one with a
+# realm or nonce of that size would send it back with every request.
+CHALLENGES_MOST = 10
+PARAMETERS_MOST = 20
+HEADER_MOST = 8_000
+"""Characters of one header of challenges that are read."""
+
+# Nothing here may begin with blanks: two kinds of blanks in a row, each of any length, take quadratic time to give up.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 (a pattern of RFC 9110 section 5.6.2)
+_SCHEME = re.compile(rf"({_TOKEN})(?=[ \t]*+(?:$|,)|[ \t]++[^\s=,])")
+_PARAMETER = re.compile(rf"({_TOKEN})[ \t]*+=[ \t]*+(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s,\"]*+))")
+_BETWEEN = " \t\r\n,"
 
 _HASHES: dict[str, Callable[[bytes], str]] = {
     # MD5 is what servers without SHA-256 speak; it protects no secret of ours here, TLS does.
@@ -33,23 +42,27 @@ class Challenge:
 
 
 def challenges(values: Iterable[str]) -> list[Challenge]:
-    """Every challenge in the values of the ``WWW-Authenticate`` headers, several in one value or not."""
+    """The challenges in the values of the ``WWW-Authenticate`` headers, several in one value or not.
+
+    At most ``CHALLENGES_MOST`` of them, each with at most ``PARAMETERS_MOST`` parameters; a header that is longer than
+    ``HEADER_MOST`` is passed over.
+    """
     found: list[Challenge] = []
     for value in values:
-        rest = value
-        while rest.strip(" \t,"):
-            parameter = _PARAMETER.match(rest)
-            if parameter and found and not _SCHEME.match(rest):
+        rest = value.lstrip(_BETWEEN) if len(value) <= HEADER_MOST else ""
+        while rest:
+            scheme = _SCHEME.match(rest)
+            parameter = None if scheme or not found else _PARAMETER.match(rest)
+            if scheme and len(found) < CHALLENGES_MOST:
+                found.append(Challenge(scheme[1].lower()))
+                rest = rest[scheme.end() :].lstrip(_BETWEEN)
+            elif parameter and len(found[-1].parameters) < PARAMETERS_MOST:
                 name, quoted, plain = parameter.groups()
                 text = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 found[-1] = Challenge(found[-1].scheme, {**found[-1].parameters, name.lower(): text})
-                rest = rest[parameter.end() :]
-                continue
-            scheme = _SCHEME.match(rest)
-            if not scheme:
+                rest = rest[parameter.end() :].lstrip(_BETWEEN)
+            else:
                 break
-            found.append(Challenge(scheme[1].lower()))
-            rest = rest[scheme.end() :]
     return found
 
 

@@ -31,6 +31,12 @@ WELL_KNOWN = "/.well-known/caldav"
 
 HOMES_MOST = 20
 CALENDARS_MOST = 500
+"""An account with more is not read at all: what was left out would look free."""
+ADDRESSES_MOST = 100
+ADDRESS_MOST = 320
+"""Characters of an address of the owner: longer ones, and further ones, are none. What they declined then blocks."""
+NAME_MOST = 250
+"""Characters of a calendar's name."""
 LOOKS_MOST = 50
 """Collections that are asked one by one for what their home did not tell."""
 VAIN_LOOKS_MOST = 5
@@ -173,16 +179,16 @@ def _principal(session: Session, url: str) -> Discovered:
         raise ProviderUnavailable("The server's answer is not about the account that was asked for.")
     if here.broken:
         raise ProviderUnavailable("The server could not tell about the account.")
-    homes = tuple(
-        reach.id_in(href, answer.url)
-        for href in here.hrefs(protocol.HOME_SET)[:HOMES_MOST]
-        if session.visitable(_located(session, href, answer))
-    )
+    told = tuple(dict.fromkeys(here.hrefs(protocol.HOME_SET)))
+    if len(told) > HOMES_MOST:
+        raise ProviderUnavailable(f"The account has more than the {HOMES_MOST} homes for calendars that are read.")
+    homes = tuple(reach.id_in(href, answer.url) for href in told if session.visitable(_located(session, href, answer)))
     inbox = next(iter(here.hrefs(protocol.INBOX)), "")
     selves = {canonical(place.principal), canonical(reach.id_in(here.href, answer.url))}
     for href in (*here.hrefs(protocol.PRINCIPAL), *here.hrefs(protocol.PRINCIPAL_URL)):
         selves.add(canonical(reach.id_in(href, answer.url)))
-    addresses = tuple(dict.fromkeys(here.hrefs(protocol.ADDRESSES)))
+    usable = [address for address in here.hrefs(protocol.ADDRESSES) if len(address) <= ADDRESS_MOST]
+    addresses = tuple(dict.fromkeys(usable))[:ADDRESSES_MOST]
     return Discovered(
         replace(place, homes=homes, inbox=reach.id_in(inbox, answer.url) if inbox else ""), addresses, frozenset(selves)
     )
@@ -240,9 +246,11 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
                 raise ProviderUnavailable("The server could not tell about one of the calendars.")
             continue
         id = CalendarId(collection_id(reach.id_in(member.href, answer.url)))
-        if canonical(id) in found or len(found) >= CALENDARS_MOST:
+        if canonical(id) in found:
             continue
         session.visitable(reach.url_of(id))
+        if len(found) >= CALENDARS_MOST:
+            raise ProviderUnavailable(f"The account has more than the {CALENDARS_MOST} calendars that are read.")
         withheld = any(tag not in member.found for tag in _DECISIVE)
         if withheld and not only and looks < LOOKS_MOST and vain < VAIN_LOOKS_MOST:
             # DAViCal keeps calendar-timezone back at depth 1, and tells it at depth 0.
@@ -272,7 +280,7 @@ def _collection(id: CalendarId, member: Member, canonical_of: Callable[[str], st
     return Collection(
         Calendar(
             id=id,
-            name=member.text(protocol.NAME) or _last_segment(id),
+            name=member.text(protocol.NAME)[:NAME_MOST] or _last_segment(id),
             time_zone=_zone_name(member),
             writable=(privileges is None or bool(privileges.tags & _WRITING))
             and protocol.CALENDARSERVER + "subscribed" not in types,

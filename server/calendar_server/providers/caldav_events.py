@@ -27,6 +27,10 @@ KEPT_MOST = 16_000
 """Characters of what the owner added that are kept."""
 SEQUENCE_MOST = 2_000_000_000
 
+NAME_MOST = 4_000
+"""Characters of a line that may come before its value."""
+
+_NAME = re.compile(r"([A-Za-z0-9-]+)((?:;(?:[^\":;]|\"[^\"]*\")*)*):")
 _KEPT = frozenset({"CATEGORIES", "COLOR"})
 _ACTIONS = frozenset({"DISPLAY", "AUDIO"})
 
@@ -156,7 +160,8 @@ def _number(value: str) -> int:
 
 def _split(line: str) -> tuple[str, str]:
     """The name of a property in upper case, and its value. Quoted parameters may hold colons (RFC 5545 section 3.1)."""
-    told = re.match(r"([A-Za-z0-9-]+)((?:;(?:[^\":;]|\"[^\"]*\")*)*):", line)
+    # The end is given: a line of a megabyte without a colon would take a gigabyte to give up on.
+    told = _NAME.match(line, 0, NAME_MOST)
     return (told[1].upper(), line[told.end() :]) if told else ("", "")
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import ClassVar
@@ -29,8 +31,19 @@ logging.getLogger("caldav.response").setLevel(logging.CRITICAL)
 
 DEPTH_MOST = 60
 """Levels of XML in an answer."""
-ELEMENTS_MOST = 1_000_000
-"""Elements in an answer."""
+ELEMENTS_MOST = 300_000
+"""Elements, attributes, comments and instructions in an answer. Each costs memory many times its length."""
+HREF_MOST = 4_000
+"""Characters of the place that a response is about."""
+TAG_MOST = 500_000
+"""Bytes between two things that a parser tells: of a tag with all its attributes, or a comment."""
+_PIECE = 64 * 1024
+LARGE = 500_000
+"""Bytes from which on an answer is a large one: its tree may take twenty times its length."""
+LARGE_AT_ONCE = 2
+LARGE_WAIT_S = 10.0
+"""Large answers that are taken in at once, and seconds that another waits for its turn. More at once would not be
+quicker, for the interpreter runs one thread at a time, but take memory without a bound."""
 XML_TYPE = "application/xml; charset=utf-8"
 
 DAV = "{DAV:}"
@@ -209,22 +222,41 @@ def multistatus(body: bytes, status: int) -> tuple[Member, ...]:
     """The members of a multistatus answer, in its order. Raises ``ProviderUnavailable`` if it is not a whole one."""
     if status not in (200, 207):
         raise ProviderUnavailable(f"The server answered with status {status} where a list was asked for.")
-    tree = _tree(body)
-    if tree is None or tree.tag != dav.MultiStatus.tag:
-        raise ProviderUnavailable("The server's answer is not the list that was asked for.")
-    return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
+    with turn(body):
+        tree = _tree(body)
+        if tree is None or tree.tag != dav.MultiStatus.tag:
+            raise ProviderUnavailable("The server's answer is not the list that was asked for.")
+        return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
 
 
 def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
     """What preconditions a ``DAV:error`` body names (RFC 4918 section 16), and the hrefs in it; empty if it is none."""
     try:
-        tree = _tree(body)
+        with turn(body):
+            tree = _tree(body)
     except ProviderUnavailable:
         return frozenset(), ()
     if tree is None or tree.tag != DAV + "error":
         return frozenset(), ()
     flat = _property(tree)
     return flat.tags, flat.hrefs
+
+
+_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+
+
+@contextmanager
+def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> Iterator[None]:
+    """Around taking in an answer: large ones wait for each other. ``ProviderUnavailable`` if that takes too long."""
+    if len(body) < LARGE:
+        yield
+        return
+    if not _large.acquire(timeout=wait_s):
+        raise ProviderUnavailable("Too many large calendars are being read at the moment.")
+    try:
+        yield
+    finally:
+        _large.release()
 
 
 def _tree(body: bytes) -> etree._Element | None:
@@ -271,10 +303,14 @@ def _look_through(body: bytes) -> None:
         raise ProviderUnavailable("The server's answer is empty.")
     depth = elements = 0
 
-    def open_element(name: str, attributes: object) -> None:
-        nonlocal depth, elements
+    def open_element(name: str, attributes: list[str]) -> None:
+        nonlocal depth
         depth += 1
-        elements += 1
+        count(1 + len(attributes) // 2)
+
+    def count(more: int) -> None:
+        nonlocal elements
+        elements += more
         if depth > DEPTH_MOST or elements > ELEMENTS_MOST:
             raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
 
@@ -286,12 +322,20 @@ def _look_through(body: bytes) -> None:
         raise ProviderUnavailable("The server's answer has a document type, which is not accepted.")
 
     parser = expat.ParserCreate()
+    parser.ordered_attributes = True
+    parser.CommentHandler = lambda text: count(1)
+    parser.ProcessingInstructionHandler = lambda target, text: count(1)
     parser.StartElementHandler = open_element
     parser.EndElementHandler = close_element
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(body, True)
+        for position in range(0, len(body), _PIECE):
+            parser.Parse(body[position : position + _PIECE], False)
+            if position - max(parser.CurrentByteIndex, 0) > TAG_MOST:
+                # All attributes of a tag are taken in before anything is told of it.
+                raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+        parser.Parse(b"", True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise ProviderUnavailable("The server's answer is cut short or not XML.") from error
 
@@ -300,6 +344,8 @@ def _member(response: etree._Element) -> Member:
     href = response.findtext(HREF, "").strip()
     if not href:
         raise ProviderUnavailable("The server's answer leaves out what it is about.")
+    if len(href) > HREF_MOST:
+        raise ProviderUnavailable("The server's names for its things are longer than this service reads.")
     found: dict[str, Property] = {}
     failed: dict[str, int] = {}
     for propstat in response.iterfind(dav.PropStat.tag):

@@ -6,6 +6,7 @@ our limits, are asked for a list and then for the texts in batches. ``expand`` a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,8 +21,8 @@ from calendar_server.providers.egress import Answer, AnswerTooLarge
 
 BATCH = 100
 """Events asked for in one multiget."""
-TEXT_MOST = 100_000_000
-"""Characters of text in one read."""
+TEXT_MOST = 40_000_000
+"""Bytes of memory for the texts of one read: a letter takes from one to four."""
 SINGLE_LOOKS_MOST = 20
 """Events asked for one by one in one read."""
 
@@ -43,7 +44,7 @@ class Texts:
         known = self.found.setdefault(event_id, [])
         if text not in known:
             known.append(text)
-            self.size += len(text)
+            self.size += sys.getsizeof(text)
         if self.size > TEXT_MOST:
             raise ProviderUnavailable("The calendar is larger than this service reads.")
 

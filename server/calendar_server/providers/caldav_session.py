@@ -1,7 +1,8 @@
 """One conversation with one CalDAV account: logging in, redirects, and what refusals mean.
 
 A session lives as long as one call. It sends the password to no other place than its ``Reach`` allows, follows at most
-``redirects`` redirects, and gives up after two refused log-ins, so that it locks no account.
+``redirects`` redirects, and gives up after two refused log-ins, so that it locks no account. Sessions of one account
+share its ``Standing``, so that not each of them tries a password that was refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.caldav_address import BadHref, Origin, Reach
 from calendar_server.providers.caldav_digest import Challenge, Digest, basic, challenges, pick_digest
+from calendar_server.providers.caldav_logins import Standing
 from calendar_server.providers.caldav_protocol import XML_TYPE, propfind
 from calendar_server.providers.egress import Answer, Egress
 
@@ -81,6 +83,7 @@ class Session:
         deadline: Deadline,
         check: Callable[[], None] = lambda: None,
         connecting: bool = False,
+        standing: Standing | None = None,
     ):
         self.reach = reach
         self._egress = egress
@@ -91,6 +94,7 @@ class Session:
         self._deadline = deadline
         self._check = check
         self._connecting = connecting
+        self._standing = standing or Standing()
         self._refusals = 0
         self._exchanges = 0
 
@@ -138,14 +142,31 @@ class Session:
         return url
 
     def _logged_in(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
+        with self._standing.turn() as wait:
+            return self._tried(wait, method, url, headers, content)
+
+    def _tried(
+        self, wait: Callable[[Deadline], None], method: str, url: str, headers: Mapping[str, str], content: bytes
+    ) -> Answer:
+        """The request with the password, again after a refusal. ``wait`` until each may go."""
         stale = 0
         while True:
+            wait(self._deadline)
+            if self._standing.dead:
+                raise self._not_accepted()
             if self._scheme == "digest" and self._digest is None:
                 elsewhere = self._take_challenge(url)
                 if elsewhere:
                     return elsewhere
-            answer = self._send(method, url, {**headers, "authorization": self._authorization(method, url)}, content)
+            authorized = {**headers, "authorization": self._authorization(method, url)}
+            try:
+                answer = self._send(method, url, authorized, content)
+            except ProviderUnavailable:
+                self._standing.answered()  # by silence: nothing is known against the password
+                raise
             if answer.status != 401:
+                if answer.status not in _REDIRECTS:
+                    self._standing.answered()
                 return answer
             offered = challenges(value for name, value in answer.header_list if name.lower() == "www-authenticate")
             digest = pick_digest(offered)
@@ -159,6 +180,7 @@ class Session:
     def _refused(self, offered: list[Challenge], digest: Challenge | None) -> None:
         """Count a refused log-in; decide whether, and how, to try once more."""
         self._refusals += 1
+        self._standing.refused()
         offers_basic = any(challenge.scheme == "basic" for challenge in offered)
         before = self._scheme
         if digest and (before == "digest" or not offers_basic):
@@ -166,6 +188,7 @@ class Session:
         elif before == "digest" and offers_basic:
             self._scheme, self._digest = "basic", None
         if self._refusals >= REFUSALS_MOST or (self._connecting and self._scheme == before):
+            self._standing.bury()
             raise self._not_accepted()
 
     def _not_accepted(self) -> ProviderError:

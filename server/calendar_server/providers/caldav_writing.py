@@ -32,6 +32,9 @@ from calendar_server.providers.caldav_protocol import error_names, multistatus
 from calendar_server.providers.caldav_session import Session, failure
 from calendar_server.providers.egress import Answer
 
+ETAG_MOST = 1_000
+"""Characters of an event's version, which is stored and sent back."""
+
 # Preconditions of a PUT (RFC 4791 section 5.3.2.1, RFC 4331 section 6) that say: not this event, ever.
 _REFUSING = frozenset(
     protocol.CALDAV + name
@@ -72,7 +75,7 @@ def find(session: Session, event_id: EventId) -> Found | None:
     told = standing(answer.body.decode("utf-8", "replace"))
     if told is None:
         raise ProviderUnavailable("The server answered with something else than the event that was asked for.")
-    etag = answer.headers.get("etag", "").strip() or _etag(session, event_id)
+    etag = _version(answer) or _bounded(_etag(session, event_id))
     return Found(RemoteEvent(event_id, etag, revision=told.revision, sequence=told.sequence), told)
 
 
@@ -165,7 +168,7 @@ def _confirmed(
     we would then look for it in vain and write a second one.
     """
     place = _moved_to(session, ref, event_id, answer)
-    etag = answer.headers.get("etag", "").strip()
+    etag = _version(answer)
     if etag and place == event_id and answer.status in (200, 201, 204) and not created:
         return RemoteEvent(event_id, etag, revision=booking.revision, sequence=sequence)
     found = find(session, place)
@@ -269,6 +272,17 @@ def _find_uid(session: Session, ref: EventRef) -> EventId | None:
 
 def _is_in(calendar_id: CalendarId, id: str) -> bool:
     return canonical(id).rpartition("/")[0] == canonical(calendar_id).rstrip("/")
+
+
+def _version(answer: Answer) -> str:
+    """The version that an answer tells of what it is about; empty if it tells none."""
+    return _bounded(answer.headers.get("etag", "").strip())
+
+
+def _bounded(etag: str) -> str:
+    if len(etag) > ETAG_MOST:
+        raise ProviderUnavailable("The server's names for versions are longer than this service reads.")
+    return etag
 
 
 def _etag(session: Session, event_id: EventId) -> str:

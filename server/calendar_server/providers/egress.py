@@ -5,7 +5,7 @@ One ``exchange`` is one request and one answer. Its bounds
                  addresses of the name are judged, and one of those very addresses is dialled (``egress_gate``).
     time         ``exchange_s`` or the caller's deadline, whichever is sooner, from the look-up to the last byte.
     bytes        ``answer_bytes`` for head and body as they come in, of which the head (interim answers included) gets
-                 ``HEAD_BYTES_MAX``; a body may come in at most ``PIECES_MAX`` chunks.
+                 ``HEAD_BYTES_MAX``; a body may not come in many tiny chunks (``PIECES_MAX``).
     form         HTTP/1.1, identity encoding; no cookies, no proxies, no redirects followed.
 
 Lines (connections) are kept for further exchanges with the same origin, for at most ``LINE_AGE_S`` from dialling: so

@@ -19,8 +19,10 @@ from calendar_server.providers.addresses import UrlParts
 from calendar_server.providers.egress_gate import Gate
 from calendar_server.providers.egress_wire import Allowance, AnswerTooLarge, PlainWire, TlsWire, Wire, dial
 
-PIECES_MAX = 100_000
-"""Chunks of one answer: each costs time to read, however small it is."""
+PIECES_MAX = 10_000
+PIECE_BYTES = 50
+"""Chunks of one answer: each costs time to read, however small it is. More than ``PIECES_MAX`` must hold ``PIECE_BYTES``
+on average."""
 
 _USER_AGENT = "calendar-service"
 _OURS = frozenset({"host", "accept-encoding", "connection", "content-length", "transfer-encoding", "te", "upgrade"})
@@ -141,7 +143,7 @@ class Line(httpcore.NetworkBackend):
             self.allowance.bytes_max, self.allowance.in_head = answer_bytes, False
             body = bytearray()
             for pieces, piece in enumerate(response.iter_stream()):
-                if pieces >= PIECES_MAX or len(body) + len(piece) > answer_bytes:
+                if pieces >= PIECES_MAX + len(body) // PIECE_BYTES or len(body) + len(piece) > answer_bytes:
                     raise AnswerTooLarge
                 self.allowance.seconds()
                 body += piece

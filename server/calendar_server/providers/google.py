@@ -34,7 +34,17 @@ from calendar_server.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent, Secret
+from calendar_server.providers.base import (
+    Account,
+    Deadline,
+    EventRef,
+    Link,
+    Refreshed,
+    Remembered,
+    RemoteEvent,
+    Secret,
+    Watch,
+)
 from calendar_server.providers.egress import AnswerTooLarge, Egress
 from calendar_server.providers.google_api import (
     Api,
@@ -60,6 +70,7 @@ from calendar_server.providers.google_events import (
     zone_of,
 )
 from calendar_server.providers.google_feed import Mark, look, mark_of_note, mark_of_read
+from calendar_server.providers.google_watch import open_channel, stop_channel
 from calendar_server.providers.oauth import Tokens
 
 PRIMARY = CalendarId("primary")
@@ -209,6 +220,20 @@ class GoogleProvider:
             raise PreconditionFailed("The event changed meanwhile.")
         if answer.status not in (200, 204, 404, 410):
             raise failure(answer, Doing.WRITE)
+
+    def watch(
+        self, link: Link, calendar_id: CalendarId, *, address: str, id: str, secret: str, deadline: Deadline
+    ) -> Watch:
+        """Open a channel under this id."""
+        return open_channel(self._api.talk(link, deadline), calendar_id, address=address, id=id, secret=secret)
+
+    def extend(self, link: Link, watch: Watch, deadline: Deadline) -> Watch | None:
+        """None: Google's channels end when they end."""
+        return None
+
+    def unwatch(self, link: Link, watch: Watch, deadline: Deadline) -> None:
+        """Stop a channel."""
+        stop_channel(self._api.talk(link, deadline), watch)
 
     def _look(self, talk: Talk, ref: EventRef) -> Json | None:
         answer = talk.exchange("GET", _event_path(ref))

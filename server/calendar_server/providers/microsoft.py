@@ -27,7 +27,7 @@ from calendar_server.core.model import (
     UnreadableEvent,
 )
 from calendar_server.errors import CalendarGone, PreconditionFailed, ProviderThrottled, ProviderUnavailable
-from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent
+from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent, Watch
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.microsoft_events import (
     REVISION_PROPERTY,
@@ -43,6 +43,7 @@ from calendar_server.providers.microsoft_events import (
 )
 from calendar_server.providers.microsoft_feed import Note, first_round, next_round, read_note
 from calendar_server.providers.microsoft_graph import Doing, Graph, failure, json_of
+from calendar_server.providers.microsoft_watch import renew, subscribe, unsubscribe
 from calendar_server.providers.oauth import Tokens
 
 MAILBOX_REQUESTS = 4
@@ -203,6 +204,20 @@ class MicrosoftProvider:
             raise PreconditionFailed("The event changed meanwhile.")
         if answer.status not in (200, 204, 404, 410):
             raise failure(answer, Doing.WRITE)
+
+    def watch(
+        self, link: Link, calendar_id: CalendarId, *, address: str, id: str, secret: str, deadline: Deadline
+    ) -> Watch:
+        """Subscribe. Graph gives the subscription an id of its own."""
+        return subscribe(self._graph, link, calendar_id, address=address, secret=secret, deadline=deadline)
+
+    def extend(self, link: Link, watch: Watch, deadline: Deadline) -> Watch | None:
+        """Renew the subscription in place."""
+        return renew(self._graph, link, watch, deadline)
+
+    def unwatch(self, link: Link, watch: Watch, deadline: Deadline) -> None:
+        """End the subscription."""
+        unsubscribe(self._graph, link, watch, deadline)
 
     def _zone_stays(self, link: Link, zone: str | None, deadline: Deadline) -> bool:
         """Whether the mailbox's zone is still this one. None: nothing depends on it."""

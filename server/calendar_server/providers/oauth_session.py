@@ -107,7 +107,7 @@ class _Answered:
     def __call__(self, response: requests.Response) -> requests.Response:
         try:
             values = json.loads(response.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProviderUnavailable("The provider's token answer could not be read.") from error
         if not isinstance(values, dict):
             raise ProviderUnavailable("The provider's token answer could not be read.")

@@ -415,11 +415,14 @@ def connection_message(connection: Connection) -> connection_pb2.Connection:
 
 def busy_response(answer: BusyAnswer) -> calendar_service_pb2.GetBusyResponse:
     """When the target is busy."""
-    return calendar_service_pb2.GetBusyResponse(
-        busy=[_busy_interval(interval) for interval in answer.busy],
+    response = calendar_service_pb2.GetBusyResponse(
         complete=answer.complete,
         calendars=[calendar_busy(calendar) for calendar in answer.calendars],
     )
+    # Filled in place: messages made one by one and then copied into the list take five times as long.
+    for interval in answer.busy:
+        _fill(response.busy.add(), interval)
+    return response
 
 
 def calendar_busy(calendar: CalendarBusy) -> availability_pb2.CalendarBusy:
@@ -433,6 +436,16 @@ def calendar_busy(calendar: CalendarBusy) -> availability_pb2.CalendarBusy:
         busy=[_busy_interval(interval) for interval in calendar.busy],
         events=[_explained_event(event) for event in calendar.events],
     )
+
+
+def _fill(message: availability_pb2.BusyInterval, interval: Interval) -> None:
+    start, end = message.start_time, message.end_time
+    start.seconds, micros = divmod(interval.start, SECOND)
+    if micros:
+        start.nanos = micros * MICRO
+    end.seconds, micros = divmod(interval.end, SECOND)
+    if micros:
+        end.nanos = micros * MICRO
 
 
 def _busy_interval(interval: Interval) -> availability_pb2.BusyInterval:

@@ -4,56 +4,48 @@ A call of ours is answered in this order, in its own thread: believe the key; on
 as bytes; check its size; only then parse it; run the method; turn what went wrong into a status; tell log and metrics.
 ``intercept_service`` itself runs in the one thread that accepts calls, so it only looks at what is there.
 
+A call with a stream of answers passes the same, in threads of its own kind: it lives long and mostly waits, and must not
+take a thread from those that do not. Each answer is checked and sent; an error ends it as it would any other call.
+
 Health and reflection need no key. They have threads of their own, so that they answer while all others are taken, and
 narrow limits, as anybody may call them.
 """
 
 from __future__ import annotations
 
-import logging
-import re
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Protocol, cast
 
 import grpc
 
 from calendar_server.core.model import OrganizationId
-from calendar_server.errors import CalendarError, LimitExceeded, Unauthorized, ValidationError, Violation
+from calendar_server.errors import CalendarError, Unauthorized, ValidationError, Violation
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import called_by
+from calendar_server.rpc.calls import (
+    Calls,
+    CountingPool,
+    call_id_of,
+    check_request_size,
+    check_response_size,
+    key_of,
+    overload,
+)
 from calendar_server.rpc.status import Answer, answer_of, wire_status
-from calendar_server.telemetry import Metrics, request_id
+from calendar_server.rpc.watches import OpenWatch, Watches
+from calendar_server.rpc.wire import Encoded
+from calendar_server.telemetry import request_id
 from calendar_server.usecases.caller import Caller
-
-_log = logging.getLogger(__name__)
 
 SERVICE = "calendars.v1.CalendarService"
 DEADLINE_MOST_S = 600.0
 NO_DEADLINE_S = 10 * 365 * 86_400.0
 """A call without a deadline has one in the far future, to grpcio."""
-RESPONSE_BYTES = 4 * 2**20
-"""Bytes of an answer: what gRPC clients accept unless told otherwise."""
 KEYLESS_BYTES = 1024
-RETRY_OVERLOAD_S = 1.0
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_BEARER = re.compile(r"bearer +(calkey_[!-~]{1,300})", re.IGNORECASE)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Authenticator(Protocol):
-    """Believes API keys, or does not."""
-
-    def authenticate(self, key: str, /) -> OrganizationId:
-        """The organization behind a key. Raises ``Unauthorized`` for keys unknown or revoked."""
-        ...
 
 
 class Entry(Protocol):
@@ -82,41 +74,11 @@ class Handler(Protocol):
     request_deserializer: Callable[[bytes], Message]
     response_serializer: Callable[[Message], bytes]
     unary_unary: Callable[[Message, grpc.ServicerContext], Message] | None
-    unary_stream: Callable[..., object] | None
+    unary_stream: Callable[..., Generator[Message]] | None
     stream_stream: Callable[..., Iterator[object]] | None
 
 
 Continuation = Callable[[HandlerCallDetails], Handler | None]
-
-
-class CountingPool(ThreadPoolExecutor):
-    """A pool that knows how many calls it runs and has waiting."""
-
-    def __init__(self, threads: int, name: str):
-        super().__init__(threads, thread_name_prefix=name)
-        self._count = 0
-        self._counting = threading.Lock()
-
-    @property
-    def load(self) -> int:
-        """Calls that run or wait for a thread."""
-        return self._count
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run ``fn`` in a thread, as soon as one is free."""
-        with self._counting:
-            self._count += 1
-        try:
-            future = super().submit(fn, *args, **kwargs)
-        except RuntimeError:
-            self._ended(None)
-            raise
-        future.add_done_callback(self._ended)
-        return future
-
-    def _ended(self, future: Future[T] | None) -> None:
-        with self._counting:
-            self._count -= 1
 
 
 class Patience:
@@ -194,22 +156,26 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(
         self,
-        authenticator: Authenticator,
-        metrics: Metrics,
+        calls: Calls,
         *,
         request_bytes: int,
         message_s: float,
         patience: Patience,
         doorstep: ThreadPoolExecutor,
         overloaded: Callable[[], bool],
+        watches: Watches,
+        watching: CountingPool,
+        watchers_most: int,
     ):
-        self._authenticator = authenticator
-        self._metrics = metrics
+        self._calls = calls
         self._request_bytes = request_bytes
         self._message_s = message_s
         self._patience = patience
         self._doorstep = doorstep
         self._overloaded = overloaded
+        self._watches = watches
+        self._watching = watching
+        self._watchers_most = watchers_most
 
     def intercept_service(
         self, continuation: Continuation, details: HandlerCallDetails
@@ -223,9 +189,19 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         key = bearer_key(details.invocation_metadata)
         if key is None:
             return self._refusal(rpc, call_id, Unauthorized())
-        if self._overloaded():
-            busy = "The service has too many calls in progress. Try again in a moment."
-            return self._refusal(rpc, call_id, LimitExceeded(busy, retry_after_s=RETRY_OVERLOAD_S))
+        streams = handler.unary_stream is not None
+        if self._watching.load >= self._watchers_most if streams else self._overloaded():
+            return self._refusal(rpc, call_id, overload())
+
+        def watch(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            self._stream(rpc, call_id, key, handler, messages, context, OpenWatch(context, send, call_id))
+
+        if streams:
+            # With a callback for answers instead of an iterator, a stream can be ended while its thread waits.
+            watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(_in_pool(watch, self._watching))
 
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
             return self._answer(rpc, call_id, key, handler, messages, context)
@@ -242,31 +218,60 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         messages: Iterator[bytes],
         context: grpc.ServicerContext,
     ) -> bytes | None:
+        ended = self._calls.answer(
+            rpc,
+            call_id,
+            key,
+            lambda: self._read(handler, messages, context),
+            lambda request: self._run(handler, request, context),
+            deadline=lambda: deadline_of(context),
+            active=context.is_active,
+            # The client is gone, or we ended the call.
+            gone=(grpc.RpcError,),
+        )
+        if isinstance(ended, Answer):
+            context.abort_with_status(wire_status(ended, call_id))
+        context.set_trailing_metadata((("x-request-id", call_id),))
+        return cast("bytes", ended)
+
+    def _stream(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        watch: OpenWatch,
+    ) -> None:
         began = time.perf_counter()
         token = request_id.set(call_id)
         organization = ""
-        refused: Answer | None = None
-        raw: bytes | None = None
+        sent = 0
+        unforeseen: Exception | None = None
         try:
-            organization = self._authenticator.authenticate(key)
-            request = self._read(handler, messages, context)
-            with called_by(Caller(OrganizationId(organization), deadline_of(context), call_id)):
-                raw = self._run(handler, request, context)
+            organization = self._calls.authenticate(key)
+            with self._watches.admitted(watch, key):
+                request = self._read(handler, messages, context)
+                # The deadline is that of the whole stream, which grpc itself ends by it.
+                with called_by(Caller(OrganizationId(organization), None, call_id)):
+                    for raw in self._run_stream(handler, request, context):
+                        sent += 1
+                        if not watch.send(raw):
+                            break
+            finished = context.is_active() and watch.end()
         except grpc.RpcError:
-            # The client is gone, or we ended the call: nobody is there to be answered.
-            self._tell(rpc, "CANCELLED", "", began, organization)
-            raise
+            # The client is gone while it was to send its request.
+            finished = False
         except Exception as error:
-            refused = answer_of(error, call_id)
-            self._tell(rpc, refused.code.name, refused.reason, began, organization, error)
-        else:
-            self._tell(rpc, "OK" if context.is_active() else "CANCELLED", "", began, organization)
-        finally:
-            request_id.reset(token)
+            finished = watch.end(answer_of(error, call_id))
+            unforeseen = error
+        refused = watch.refused
         if refused is not None:
-            context.abort_with_status(wire_status(refused, call_id))
-        context.set_trailing_metadata((("x-request-id", call_id),))
-        return raw
+            self._calls.tell(rpc, refused.code.name, refused.reason, began, organization, unforeseen, sent)
+        else:
+            self._calls.tell(rpc, "OK" if finished else "CANCELLED", "", began, organization, None, sent)
+        request_id.reset(token)
 
     def _read(self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext) -> Message:
         """Take the message from the wire, check its size, parse it."""
@@ -274,10 +279,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             raw = next(messages, None)
         if raw is None:
             raise ValidationError([Violation("request", "is missing: the call ended without a message")])
-        if len(raw) > self._request_bytes:
-            raise LimitExceeded(
-                f"The request has {len(raw)} bytes; at most {self._request_bytes} are accepted. Send less at once."
-            )
+        check_request_size(len(raw), self._request_bytes)
         try:
             return handler.request_deserializer(raw)
         except Exception as error:
@@ -288,41 +290,21 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def _run(handler: Handler, request: Message, context: grpc.ServicerContext) -> bytes:
         if handler.unary_unary is None:
             raise NotImplementedError("every method of the contract has one request and one response")
-        raw = handler.response_serializer(handler.unary_unary(request, context))
-        if len(raw) > RESPONSE_BYTES:
-            raise LimitExceeded(
-                f"The answer would have {len(raw)} bytes; at most {RESPONSE_BYTES} are sent. Ask for less at once."
-            )
-        return raw
+        return _raw(handler, handler.unary_unary(request, context))
+
+    @staticmethod
+    def _run_stream(handler: Handler, request: Message, context: grpc.ServicerContext) -> Iterator[bytes]:
+        if handler.unary_stream is None:
+            raise NotImplementedError("a stream of the contract has one request and many responses")
+        with closing(handler.unary_stream(request, context)) as answers:
+            for answer in answers:
+                yield _raw(handler, answer)
 
     def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
         def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
-            refused = answer_of(error, call_id)
-            token = request_id.set(call_id)
-            self._tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
-            request_id.reset(token)
-            context.abort_with_status(wire_status(refused, call_id))
+            context.abort_with_status(wire_status(self._calls.refuse(rpc, call_id, error), call_id))
 
         return grpc.stream_unary_rpc_method_handler(_in_pool(refuse, self._doorstep))
-
-    def _tell(
-        self, rpc: str, code: str, reason: str, began: float, organization: str, error: Exception | None = None
-    ) -> None:
-        seconds = time.perf_counter() - began
-        self._metrics.call_ended(rpc, code, seconds)
-        unforeseen = error if code == "INTERNAL" else None
-        _log.log(
-            logging.ERROR if unforeseen else logging.INFO,
-            "call",
-            exc_info=unforeseen,
-            extra={
-                "rpc": rpc,
-                "code": code,
-                "reason": reason or None,
-                "duration_ms": round(seconds * 1000, 1),
-                "organization": organization or None,
-            },
-        )
 
 
 class KeylessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -391,20 +373,16 @@ class KeylessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
 def request_id_of(metadata: Sequence[Entry]) -> str:
     """The caller's own ``x-request-id`` if it can be shown as it is, else a new one."""
-    for entry in metadata:
-        if entry.key == "x-request-id" and isinstance(entry.value, str) and _REQUEST_ID.fullmatch(entry.value):
-            return entry.value
-    return secrets.token_hex(8)
+    return call_id_of(_values(metadata, "x-request-id"))
 
 
 def bearer_key(metadata: Sequence[Entry]) -> str | None:
-    """The API key; None when there is none, more than one, or not the form of one. The scheme's case is free (RFC 9110
-    §11.1)."""
-    values = [entry.value for entry in metadata if entry.key == "authorization"]
-    if len(values) != 1 or not isinstance(values[0], str):
-        return None
-    match = _BEARER.fullmatch(values[0])
-    return match.group(1) if match else None
+    """The API key; None when there is none, more than one, or not the form of one."""
+    return key_of(_values(metadata, "authorization"))
+
+
+def _values(metadata: Sequence[Entry], key: str) -> list[str]:
+    return [entry.value for entry in metadata if entry.key == key and isinstance(entry.value, str)]
 
 
 def deadline_of(context: grpc.ServicerContext) -> Deadline | None:
@@ -413,6 +391,13 @@ def deadline_of(context: grpc.ServicerContext) -> Deadline | None:
     if remaining is None or remaining > NO_DEADLINE_S:
         return None
     return Deadline.after(min(remaining, DEADLINE_MOST_S))
+
+
+def _raw(handler: Handler, answer: Message) -> bytes:
+    """The answer's bytes. Raises ``LimitExceeded`` when they are more than clients take."""
+    raw = answer.raw if isinstance(answer, Encoded) else handler.response_serializer(answer)
+    check_response_size(len(raw))
+    return raw
 
 
 def _in_pool(behaviour: Callable[..., object], pool: ThreadPoolExecutor) -> Callable[..., object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,15 +16,10 @@ from grpc_reflection.v1alpha import reflection
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import Instant
-from calendar_server.rpc.interceptors import (
-    SERVICE,
-    Authenticator,
-    CallInterceptor,
-    CountingPool,
-    KeylessInterceptor,
-    Patience,
-    Streams,
-)
+from calendar_server.rpc.call import Authenticator
+from calendar_server.rpc.calls import Calls, CountingPool
+from calendar_server.rpc.dispatch import Dispatch
+from calendar_server.rpc.interceptors import SERVICE, CallInterceptor, KeylessInterceptor, Patience, Streams
 from calendar_server.rpc.servicer import (
     AvailabilityUseCase,
     BookingsUseCase,
@@ -32,6 +27,7 @@ from calendar_server.rpc.servicer import (
     ConnectionsUseCase,
     wall_clock,
 )
+from calendar_server.rpc.watches import Watches
 from calendar_server.telemetry import Metrics
 from calendars.v1 import calendar_service_pb2_grpc
 
@@ -45,6 +41,12 @@ LAME_DUCK_S = 1.0
 DOORSTEP_THREADS = 4
 REFLECTION_STREAMS = 8
 WATCHERS = 256
+REFUSING_THREADS = 4
+"""Threads beside those of the watches: they turn away whoever comes when all are open."""
+WATCHES_WAITING = 64
+"""Calls that may wait for such a thread."""
+WATCH_END_S = 1.0
+"""Seconds that the clients of watches have to take the news that we stop."""
 CORE_MESSAGE_BYTES = 16 * 2**20
 """Above this grpc itself refuses a message, without our details."""
 METADATA_BYTES = 16 * 1024
@@ -77,13 +79,18 @@ class RpcServer:
         metrics: Metrics,
         *,
         message_s: float,
+        extra_handlers: Sequence[grpc.GenericRpcHandler],
     ):
         self._config = config
         self._port = 0
         self._patience = Patience()
+        calls = Calls(authenticator, metrics)
         self._pool = CountingPool(config.grpc_threads, "rpc")
+        self._dispatch = Dispatch(servicer, calls, threads=config.grpc_threads)
         self._doorstep = ThreadPoolExecutor(DOORSTEP_THREADS, thread_name_prefix="doorstep")
         self._reflection = ThreadPoolExecutor(REFLECTION_STREAMS, thread_name_prefix="reflection")
+        self._watches = Watches(authenticator, config.watches)
+        self._watching = CountingPool(config.watches + REFUSING_THREADS, "watch")
         self._streams = (Streams(WATCHERS), Streams(REFLECTION_STREAMS))
         self._health = Health(experimental_non_blocking=True)
         self._server = grpc.server(
@@ -97,22 +104,25 @@ class RpcServer:
                     reflections=self._streams[1],
                 ),
                 CallInterceptor(
-                    authenticator,
-                    metrics,
+                    calls,
                     request_bytes=config.request_bytes,
                     message_s=message_s,
                     patience=self._patience,
                     doorstep=self._doorstep,
                     # As many may wait for a thread as have one.
                     overloaded=lambda: self._pool.load >= 2 * config.grpc_threads,
+                    watches=self._watches,
+                    watching=self._watching,
+                    watchers_most=config.watches + WATCHES_WAITING,
                 ),
             ),
             options=_options(config),
             # The last limit, when even refusals pile up; grpc answers RESOURCE_EXHAUSTED by itself.
-            maximum_concurrent_rpcs=2 * config.grpc_threads + 256,
+            maximum_concurrent_rpcs=2 * config.grpc_threads + config.watches + 256,
         )
         calendar_service_pb2_grpc.add_CalendarServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(tuple(extra_handlers))
         if config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
@@ -125,8 +135,18 @@ class RpcServer:
 
     @property
     def load(self) -> int:
-        """Calls that run or wait for a thread."""
-        return self._pool.load
+        """Calls that run or wait for a thread, by whatever door they came."""
+        return self._pool.load + self._dispatch.load
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The same methods for another door. It stops when this server does."""
+        return self._dispatch
+
+    @property
+    def watches(self) -> int:
+        """Streams of answers that are open."""
+        return len(self._watches)
 
     def start(self) -> None:
         """Listen. Raises ``ConfigError`` when the address or the certificate cannot be used."""
@@ -142,6 +162,7 @@ class RpcServer:
         if not self._port:
             raise _not_listening(address)
         self._patience.start()
+        self._watches.start()
         self._server.start()
 
     def set_serving(self, serving: bool) -> None:
@@ -155,14 +176,23 @@ class RpcServer:
         ends_at = time.monotonic() + grace_s
         self._health.enter_graceful_shutdown()
         lame_duck_ends_at = time.monotonic() + min(LAME_DUCK_S, grace_s)
-        while self._pool.load and time.monotonic() < lame_duck_ends_at:
+        while self.load and time.monotonic() < lame_duck_ends_at:
             time.sleep(0.02)
+        self._dispatch.close()
         for streams in self._streams:
             # They would never end by themselves.
             streams.end()
-        self._server.stop(max(0.0, ends_at - time.monotonic())).wait()
+        # Nor would these. Ended now and not before: who calls again at once finds this address closed, not refusing.
+        self._watches.end()
+        stopped = self._server.stop(max(0.0, ends_at - time.monotonic()))
+        stopped.wait(WATCH_END_S)
+        self._watches.close()
+        stopped.wait()
+        while self._dispatch.load and time.monotonic() < ends_at:
+            time.sleep(0.02)
+        self._dispatch.stop()
         self._patience.stop()
-        for pool in (self._pool, self._doorstep, self._reflection):
+        for pool in (self._pool, self._watching, self._doorstep, self._reflection):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -176,10 +206,14 @@ def build_server(
     metrics: Metrics,
     clock: Callable[[], Instant] = wall_clock,
     message_s: float = MESSAGE_S,
+    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
 ) -> RpcServer:
-    """Make the server of these use cases; ``start`` makes it listen."""
+    """Make the server of these use cases; ``start`` makes it listen.
+
+    ``extra_handlers`` are methods beside those of the contract, behind the same interceptors: measurements need one.
+    """
     servicer = CalendarServicer(connections, availability, bookings, clock)
-    return RpcServer(config, servicer, authenticator, metrics, message_s=message_s)
+    return RpcServer(config, servicer, authenticator, metrics, message_s=message_s, extra_handlers=extra_handlers)
 
 
 def _options(config: Config) -> list[tuple[str, int]]:

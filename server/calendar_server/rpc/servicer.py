@@ -1,16 +1,21 @@
-"""The service's methods, three lines each: a command from the request, the use case, its answer for the wire."""
+"""The service's methods, three lines each: a command from the request, the use case, its answer for the wire.
+
+GetBusy and WatchBusy, of which there are many, answer in bytes: ``Encoded`` instead of a message.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import grpc
 
 from calendar_server.core.model import BookingId, Connection, ConnectionId, Instant
 from calendar_server.rpc import convert
-from calendar_server.rpc.call import caller
+from calendar_server.rpc.call import caller, ended
+from calendar_server.rpc.wire import Encoded, busy_wire
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -42,6 +47,7 @@ class AvailabilityUseCase(Protocol):
     """When connections are busy."""
 
     def get_busy(self, caller: Caller, query: BusyQuery, /) -> BusyAnswer: ...
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event, /) -> Iterator[BusyAnswer]: ...
 
 
 class BookingsUseCase(Protocol):
@@ -84,9 +90,14 @@ class CalendarServicer(calendar_service_pb2_grpc.CalendarServiceServicer):
         self._connections.disconnect(caller(), connection_id)
         return convert.disconnect_response(connection_id)
 
-    def GetBusy(self, request: pb.GetBusyRequest, context: grpc.ServicerContext) -> pb.GetBusyResponse:
+    def GetBusy(self, request: pb.GetBusyRequest, context: grpc.ServicerContext) -> Encoded:
         query = convert.busy_query(request, self._clock())
-        return convert.busy_response(self._availability.get_busy(caller(), query))
+        return Encoded(busy_wire(self._availability.get_busy(caller(), query)))
+
+    def WatchBusy(self, request: pb.GetBusyRequest, context: grpc.ServicerContext) -> Generator[Encoded]:
+        query = convert.busy_query(request, self._clock())
+        for answer in self._availability.watch(caller(), query, ended(context)):
+            yield Encoded(busy_wire(answer))
 
     def SyncBooking(self, request: pb.SyncBookingRequest, context: grpc.ServicerContext) -> pb.SyncBookingResponse:
         command = convert.sync_command(request)

@@ -55,11 +55,15 @@ CODES: dict[type[errors.CalendarError], grpc.StatusCode] = {
     errors.SlotTaken: _Code.ABORTED,
     errors.LimitExceeded: _Code.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: _Code.UNAVAILABLE,
+    errors.ServiceStopping: _Code.UNAVAILABLE,
 }
 """The code of each class of errors; a class that is not here has that of the class it is derived from.
 
 Classes without either are unforeseen at this door: INTERNAL.
 """
+
+_REPEATABLE = frozenset({errors.StoreUnavailable.reason, errors.ServiceStopping.reason})
+"""UNAVAILABLE on our own side, which the next attempt may find mended."""
 
 # Line separators are no control characters to Unicode, but end a line in many a log.
 _UNSEEMLY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -117,7 +121,7 @@ def answer_of(error: Exception, request_id: str) -> Answer:
 def wire_status(answer: Answer, request_id: str) -> WireStatus:
     """The answer as gRPC aborts with it, with the request id beside it."""
     trailers: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, answer.details), ("x-request-id", request_id))
-    if answer.code is grpc.StatusCode.UNAVAILABLE and answer.reason != errors.StoreUnavailable.reason:
+    if answer.code is grpc.StatusCode.UNAVAILABLE and answer.reason not in _REPEATABLE:
         # Standard clients repeat UNAVAILABLE within a second or two and know nothing of RetryInfo. A provider that is down
         # is not up again by then, and the repeat would end as DEADLINE_EXCEEDED, without the reason. A negative number
         # stops them (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback).

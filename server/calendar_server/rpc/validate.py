@@ -81,6 +81,9 @@ class Form:
             self.wrong(field, f"must have at most {LIST_MOST} entries")
             return ()
         for position, value in enumerate(values):
+            # Nearly every id, and quick: what is printable ASCII has no control characters and a byte a character.
+            if 0 < len(value) <= bytes_most and value.isascii() and value.isprintable():
+                continue
             place = f"{field}[{position}]"
             if value:
                 self.text(place, value, bytes_most)

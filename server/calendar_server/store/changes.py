@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 CHANNEL = "calendar_changes"
 LOOK_S = 0.05
 """Seconds between two looks at SQLite's counter, while somebody waits."""
+STOP_S = 0.1
+"""Seconds within which one who waits notices that it is to stop."""
 REDIAL_S = 1.0
 QUIET_S = 10.0
 """Seconds after which a silent line to Postgres is proved."""
@@ -63,7 +65,7 @@ class Changes:
                     left = until - time.monotonic()
                     if left <= 0:
                         break
-                    self._condition.wait(min(left, 0.5))
+                    self._condition.wait(min(left, STOP_S))
             finally:
                 self._waiting -= 1
             return self._count

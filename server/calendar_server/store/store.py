@@ -19,6 +19,7 @@ from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
+from calendar_server.store.watches import Watches
 
 __all__ = ["AlreadyThere", "CommitUnknown", "Store", "StoreError"]
 
@@ -38,6 +39,7 @@ class Store:
         self.leases = Leases(database)
         self.mirror = Mirror(database)
         self.changes = Changes(database)
+        self.watches = Watches(database)
 
     @classmethod
     def open(cls, database_url: str) -> Store:

@@ -124,4 +124,20 @@ BUSY_CONTENT = _table("busy_content", "connection_id", "calendar_id", "version",
 
 VERSIONS = _table("versions", "connection_id", "version")
 
+WATCHES = _table(
+    "watches",
+    "id",
+    "connection_id",
+    "calendar_id",
+    "address",
+    "secret_sha256",
+    "remote_id",
+    "resource_id",
+    "state",
+    "expires_at",
+    "due_at",
+    "attempts",
+    "created_at",
+)
+
 SCHEMA_MIGRATIONS = _table("schema_migrations", "name", "applied_at")

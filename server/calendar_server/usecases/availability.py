@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,6 +45,7 @@ from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
 from calendar_server.usecases.refresh import Key, Need, Refresher
 from calendar_server.usecases.snapshots import Group, Held, Outdated, Snapshot, Snapshots
+from calendar_server.usecases.watching import Watching
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Availability:
         unreadable_retry_s: float,
         cache_entries: int = 20_000,
         provider_calls: int = 112,
+        watch_heartbeat_s: float = 15.0,
     ):
         self._store = store
         self._refresher = refresher
@@ -116,6 +118,7 @@ class Availability:
         self._provider_calls = threading.BoundedSemaphore(provider_calls)
         self._used: dict[ConnectionId, float] = {}
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="used")
+        self._watching = Watching(self.get_busy, store.changes, heartbeat_s=watch_heartbeat_s)
 
     def close(self) -> None:
         """End the thread that notes what is in use."""
@@ -145,6 +148,10 @@ class Availability:
             except Outdated:
                 continue
         raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
+
+    def watch(self, caller: Caller, query: BusyQuery, stop: threading.Event) -> Iterator[BusyAnswer]:
+        """The answer of ``get_busy``, and again whenever it changes, until ``stop`` is set. See ``Watching``."""
+        return self._watching.watch(caller, query, stop)
 
     def deadline(self, caller: Caller) -> Deadline:
         """Until when a call may converse with providers."""

@@ -37,6 +37,7 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Account, Deadline, Provider, Secret
 from calendar_server.providers.google import calendar_key
 from calendar_server.store.store import AlreadyThere, Store
+from calendar_server.usecases.attempts import Attempts, attempt_key
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import (
     AuthorizationUrl,
@@ -81,6 +82,12 @@ class Revokes(Protocol):
     def revoke(self, secret: Secret, deadline: Deadline) -> None: ...
 
 
+class Ends(Protocol):
+    """Ends what providers tell us of a connection (``Watches``)."""
+
+    def end(self, connection: Connection) -> None: ...
+
+
 class Connections:
     """What callers do with connections. ``wake`` tells the worker that pushes have become due."""
 
@@ -93,9 +100,11 @@ class Connections:
         caldav: ConnectsCaldav,
         authorizations: Begins,
         revokers: Mapping[ProviderName, Revokes],
+        watches: Ends,
         *,
         call_s: float,
         wake: Callable[[], None],
+        attempts: Attempts | None = None,
     ):
         self._store = store
         self._vault = vault
@@ -104,8 +113,10 @@ class Connections:
         self._caldav = caldav
         self._authorizations = authorizations
         self._revokers = revokers
+        self._watches = watches
         self._call_s = call_s
         self._wake = wake
+        self._attempts = attempts or Attempts()
 
     def connect(self, caller: Caller, command: ConnectCommand) -> Connection | AuthorizationUrl:
         """Connect CalDAV at once, or begin an OAuth connection. Nothing is stored before the credentials are proved."""
@@ -130,14 +141,17 @@ class Connections:
             )
 
     def _connect_caldav(self, caller: Caller, command: ConnectCommand, caldav: CaldavAccount) -> Connection:
+        deadline = self._deadline(caller)
+        key = attempt_key(caller.organization_id, caldav.preset, caldav.server_url, caldav.username)
         try:
-            account, secret = self._caldav.connect(
-                preset=caldav.preset,
-                username=caldav.username,
-                password=caldav.password,
-                server_url=caldav.server_url,
-                deadline=self._deadline(caller),
-            )
+            with self._attempts.counted(key, deadline):
+                account, secret = self._caldav.connect(
+                    preset=caldav.preset,
+                    username=caldav.username,
+                    password=caldav.password,
+                    server_url=caldav.server_url,
+                    deadline=deadline,
+                )
         except ForbiddenDestination as error:
             raise ValidationError([Violation("caldav.server_url", error.message)]) from error
         return self.settle(
@@ -280,20 +294,22 @@ class Connections:
     def disconnect(self, caller: Caller, connection_id: ConnectionId) -> None:
         """End a connection and forget its secrets. Raises ``NotFound`` when there never was one with this id.
 
-        The grant is revoked at the provider first, where it has such a thing and no other live connection of this
-        installation has the same account: revoking ends the whole grant. Whether that works or not, from the end of
-        this no call to the provider begins.
+        Its watches are stopped first, while there is a grant to do it with. Then the grant is revoked at the provider,
+        where it has such a thing and no other live connection of this installation has the same account: revoking ends
+        the whole grant. Whether that works or not, from the end of this no call to the provider begins.
         """
         if not self._store.connections.exists(caller.organization_id, connection_id):
             raise disconnected()
         connection = self._store.connections.get(caller.organization_id, connection_id)
         if connection is not None:
+            self._watches.end(connection)
             self._revoke(connection)
         with self._store.transaction():
             now = self._store.now()
             if self._store.connections.disconnect(caller.organization_id, connection_id, now):
                 self._store.outbox.detach(connection_id, now)
                 self._store.mirror.keep_only(connection_id, ())
+                self._store.watches.remove_connection(connection_id)
 
     def _revoke(self, connection: Connection) -> None:
         revoker = self._revokers.get(connection.provider)
@@ -351,6 +367,7 @@ class Connections:
                 chosen.id, calendar_id=chosen.calendar_id, busy_calendar_ids=chosen.busy_calendar_ids
             )
             self._store.mirror.keep_only(chosen.id, chosen.busy_calendar_ids)
+            self._store.watches.look_at(chosen.id, self._store.now())
         return self._get(caller.organization_id, command.id)
 
     def _read_calendars(self, caller: Caller, connection: Connection) -> Sequence[Calendar]:

@@ -48,8 +48,8 @@ class Grants:
         )
 
     @contextmanager
-    def use(self, connection: Connection) -> Iterator[Link]:
-        """Open the connection's grant for a conversation with its provider.
+    def use(self, connection: Connection, *, wait_s: float = REFRESH_S) -> Iterator[Link]:
+        """Open the connection's grant for a conversation with its provider; its renewal may take ``wait_s`` seconds.
 
         Raises ``NeedsReauth`` at once when that is known already, ``NotFound`` when it was disconnected. What the
         conversation raises passes through; a refused grant and any other failure are noted on the connection. A good
@@ -61,12 +61,12 @@ class Grants:
         try:
             _, version, secret = self._open(connection)
             if connection.provider in self._clients:
-                secret = self._fresh(connection, Secret({}))
+                secret = self._fresh(connection, Secret({}), wait_s)
             yield Link(
                 connection,
                 secret,
                 check=lambda: self._check(connection),
-                renew=lambda refused: self._fresh(connection, refused),
+                renew=lambda refused: self._fresh(connection, refused, wait_s),
             )
         except NeedsReauth as error:
             if not self._store.connections.note_refusal(connection.id, version, error.message):
@@ -118,7 +118,7 @@ class Grants:
             ) from error
         return grant.sealed, grant.version, Secret(json.loads(text))
 
-    def _fresh(self, connection: Connection, refused: Secret) -> Secret:
+    def _fresh(self, connection: Connection, refused: Secret, wait_s: float) -> Secret:
         """The grant with an access token that has not ended and is not the ``refused`` one.
 
         One process renews it, under a lease in the database; the others wait and read what it stored. A password cannot
@@ -127,7 +127,7 @@ class Grants:
         if connection.provider not in self._clients:
             return self._open(connection)[2]
         name = f"grant:{connection.id}"
-        deadline = Deadline.after(REFRESH_S)
+        deadline = Deadline.after(wait_s)
         while True:
             secret = self._open(connection)[2]
             if self._usable(secret, refused):

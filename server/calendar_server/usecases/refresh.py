@@ -75,12 +75,27 @@ class Need:
 class _Flight:
     need: Need
     began_at: Instant
+    not_before: Instant
+    wanted: Interval
+    """What its beginner wants to know. ``window``, what is read for it, holds that and the horizon."""
     window: Interval
     full: bool
     deadline: Deadline
     done: threading.Event = field(default_factory=threading.Event)
     errors: dict[CalendarId, CalendarError] = field(default_factory=dict)
     broken: BaseException | None = None
+
+    def met_by(self, row: BusyRow | None) -> bool:
+        """Whether this calendar has been read already as the flight is to read it, by another that ended meanwhile."""
+        return (
+            row is not None
+            and row.as_of >= self.not_before
+            and row.changed_at < row.as_of
+            and (not self.full or row.full_at >= self.not_before)
+            and row.window.start <= self.wanted.start
+            and self.wanted.end <= row.window.end
+            and _sound(row)
+        )
 
     def serves(self, need: Need, window: Interval, not_before: Instant, full: bool) -> bool:
         """Whether whoever needs this may wait for the flight instead of beginning one."""
@@ -163,14 +178,14 @@ class Refresher:
                 for need in left:
                     flight = self._flights.get(need.connection.id)
                     if flight is None:
-                        wanted = _union(self.horizon(need.connection.id, now), window)
-                        flight = _Flight(need, now, wanted, full, deadline)
+                        wide = _union(self.horizon(need.connection.id, now), window)
+                        flight = _Flight(need, now, not_before, window, wide, full, deadline)
                         self._flights[need.connection.id] = flight
                         begun.append(flight)
                     else:
                         shared.append((need, flight, flight.serves(need, window, not_before, full)))
             if begun:
-                self._fly(begun, deadline, not_before)
+                self._fly(begun, deadline)
             left = []
             for flight in begun:
                 if flight.broken is not None:
@@ -192,7 +207,7 @@ class Refresher:
         wanted_keys = {key for need in needs for key in _keys(need)}
         return {key: error for key, error in errors.items() if key in wanted_keys}
 
-    def _fly(self, flights: Sequence[_Flight], deadline: Deadline, not_before: Instant) -> None:
+    def _fly(self, flights: Sequence[_Flight], deadline: Deadline) -> None:
         """One round. Every flight has landed when this returns."""
         names = {_lease(flight): flight for flight in flights}
         token = ""
@@ -203,7 +218,7 @@ class Refresher:
             self._read_all(mine, token, deadline)
             patience = deadline.remaining() / 2
             for flight in others:
-                self._await_other(flight, deadline, not_before, time.monotonic() + patience)
+                self._await_other(flight, deadline, time.monotonic() + patience)
         except BaseException as error:
             for flight in flights:
                 if not flight.done.is_set():
@@ -214,20 +229,12 @@ class Refresher:
             for flight in flights:
                 self._land(flight)
 
-    def _await_other(self, flight: _Flight, deadline: Deadline, not_before: Instant, until: float) -> None:
+    def _await_other(self, flight: _Flight, deadline: Deadline, until: float) -> None:
         """Another process refreshes this connection. Wait for what it brings; in vain, read here as well."""
         need, name = flight.need, _lease(flight)
         while True:
             rows = {row.calendar_id: row for row in self._store.mirror.busy([need.connection.id])}
-            if all(
-                (row := rows.get(each)) is not None
-                and row.as_of >= not_before
-                and row.changed_at < row.as_of
-                and (not flight.full or row.full_at >= not_before)
-                and row.window.start <= flight.window.start
-                and flight.window.end <= row.window.end
-                for each in need.calendar_ids
-            ):
+            if all(flight.met_by(rows.get(each)) for each in need.calendar_ids):
                 self._land(flight)
                 return
             token, taken = self._store.leases.take_many([name], LEASE_S)
@@ -249,9 +256,11 @@ class Refresher:
         results: dict[_Flight, dict[CalendarId, _Result | CalendarError]] = {}
         for flight in flights:
             connection = flight.need.connection
-            open_calendars[flight] = len(flight.need.calendar_ids)
+            # Whoever looked at the mirror before the last flight landed, and came here after, finds what it needs.
+            lacking = [each for each in flight.need.calendar_ids if not flight.met_by(rows.get((connection.id, each)))]
+            open_calendars[flight] = len(lacking)
             results[flight] = {}
-            for calendar_id in flight.need.calendar_ids:
+            for calendar_id in lacking:
                 context = contextvars.copy_context()
                 row = rows.get((connection.id, calendar_id))
                 future = self._threads.submit(context.run, self._read, flight, calendar_id, row)
@@ -308,9 +317,9 @@ class Refresher:
         content = self._store.mirror.content(flight.need.connection.id, calendar_id)
         if content is None or content.version != row.content_version:
             return None
+        if not _sound(row):
+            return None
         try:
-            # A row that cannot be read is replaced, not confirmed.
-            unpack_track(row.intervals)
             return Remembered(row.window, unpack_content(content.events), content.memory)
         except Unpackable:
             return None
@@ -387,6 +396,15 @@ class Refresher:
             if self._flights.get(flight.need.connection.id) is flight:
                 del self._flights[flight.need.connection.id]
         flight.done.set()
+
+
+def _sound(row: BusyRow) -> bool:
+    """Whether the row can be read. One of another release, or a damaged one, is replaced, not confirmed."""
+    try:
+        unpack_track(row.intervals)
+    except Unpackable:
+        return False
+    return True
 
 
 def _outcome(future: Future[_Result]) -> _Result | CalendarError:

@@ -14,7 +14,7 @@ from calendar_server.store.database import Database
 from calendar_server.store.errors import StoreError
 from calendar_server.store.tables import SCHEMA_MIGRATIONS
 
-NAMES = ("001_accounts", "002_bookings", "003_oauth", "004_mirror", "006_drift")
+NAMES = ("001_accounts", "002_bookings", "003_oauth", "004_mirror", "005_watches", "006_drift")
 
 LOCK = 0x63616C5F6D696772
 """The number that replicas which migrate at once queue at."""
