@@ -119,11 +119,13 @@ def test_requests_that_come_twice_or_late_or_get_no_answer_change_nothing(
         if step is Step.ARRIVED:
             # Late: the worker goes on waiting, and newer revisions are acknowledged meanwhile.
             what = "twice" if fate < 0.2 else "late" if fate < 0.4 else ""
+            # Each happens at least once, whatever chance says.
+            what = next((each for each in ("twice", "late") if not happened[each]), what)
             happened[what] += 1
             if what == "late":
                 time.sleep(wait_s)
             return TWICE if what == "twice" else None
-        if fate < 0.2:
+        if fate < 0.2 or not happened["no answer"]:
             happened["no answer"] += 1
             return CUT
         return None
