@@ -26,7 +26,7 @@ run: $(VENV)/.ready ## Serve on this machine and print how to call it
 test: $(VENV)/.ready ## Run every test, quick ones first
 	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e tests/chaos
 
-chaos: $(VENV)/.ready ## Kill, cut, stop and fill for an hour; prints its seed, CALENDAR_CHAOS_SEED repeats it
+chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
