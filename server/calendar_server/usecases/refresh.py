@@ -20,9 +20,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
@@ -42,6 +43,8 @@ from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Ref
 from calendar_server.store.mirror import BusyRow, Learned
 from calendar_server.store.store import Store
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import host_of
+from calendar_server.usecases.lanes import Lanes
 
 _log = logging.getLogger(__name__)
 
@@ -144,13 +147,14 @@ class Refresher:
         self._horizon = horizon_days * DAY
         self._reconcile = round(reconcile_s * SECOND)
         self._learn = learn
-        self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        # Three quarters: a host that hangs, with however many connections, leaves the rest to the others.
+        self._threads: Lanes[_Result] = Lanes(read_threads, max(1, read_threads * 3 // 4), "read")
         self._lock = threading.Lock()
         self._flights: dict[ConnectionId, _Flight] = {}
 
     def close(self) -> None:
         """End the reading threads; reads that have not begun are dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def horizon(self, connection_id: ConnectionId, now: Instant) -> Interval:
         """What is kept of a connection's calendars: from a day back, and a day more than the horizon ahead.
@@ -263,7 +267,8 @@ class Refresher:
             for calendar_id in lacking:
                 context = contextvars.copy_context()
                 row = rows.get((connection.id, calendar_id))
-                future = self._threads.submit(context.run, self._read, flight, calendar_id, row)
+                work = partial(context.run, self._read, flight, calendar_id, row)
+                future = self._threads.submit(host_of(connection), work)
                 running[future] = (flight, calendar_id)
         ended = [flight for flight in flights if not open_calendars[flight]]
         store_at = time.monotonic()
