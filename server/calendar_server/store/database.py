@@ -291,6 +291,13 @@ class Database:
         with self._session(writes=True), translated():
             return int(self._engine.execute_sql(self._spelled(sql), values).rowcount)
 
+    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement once for each row of values, inside the thread's transaction or one of its own."""
+        if not rows:
+            return
+        with self.joined(), translated():
+            self._engine.cursor().executemany(self._spelled(sql), rows)
+
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.
 

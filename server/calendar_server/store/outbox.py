@@ -137,30 +137,23 @@ class Outbox:
         self, connection_id: ConnectionId, calendar_id: CalendarId, *, ends_after: Instant, before: Instant
     ) -> list[StandingRow]:
         """The events of ours in a calendar that show the newest revision, written before ``before`` and not yet over."""
-        query = (
-            O.select(O.id, O.event_id, O.pushed_revision, O.drift, B.starts_at, B.ends_at)
-            .join(B, on=(B.organization_id == O.organization_id) & (B.id == O.booking_id))
-            .where(
-                O.connection_id == connection_id,
-                O.state == str(EventState.SYNCED),
-                O.calendar_id == calendar_id,
-                O.wanted == "present",
-                O.wanted_revision == O.pushed_revision,
-                O.event_id != "",
-                O.pushed_at < before,
-                B.ends_at > ends_after,
-            )
-            .order_by(O.id)
+        rows = self._database.fetch(
+            "SELECT o.id, o.event_id, o.pushed_revision, o.drift, b.starts_at, b.ends_at FROM outbox o "
+            "JOIN bookings b ON b.organization_id = o.organization_id AND b.id = o.booking_id "
+            "WHERE o.connection_id = ? AND o.state = 'synced' AND o.calendar_id = ? AND o.wanted = 'present' "
+            "AND o.wanted_revision = o.pushed_revision AND o.event_id <> '' AND o.pushed_at < ? AND b.ends_at > ? "
+            "ORDER BY o.id",
+            (connection_id, calendar_id, before, ends_after),
         )
         return [
             StandingRow(
-                id=row["id"],
-                event_id=EventId(row["event_id"]),
-                pushed_revision=row["pushed_revision"],
-                interval=Interval(row["starts_at"], row["ends_at"]),
-                drift=Drift(row["drift"]),
+                id=row[0],
+                event_id=EventId(row[1]),
+                pushed_revision=row[2],
+                interval=Interval(row[4], row[5]),
+                drift=Drift(row[3]),
             )
-            for row in self._database.rows(query)
+            for row in rows
         ]
 
     def note_drift(self, row_id: str, *, pushed_revision: int, drift: Drift, before: Instant) -> bool:
