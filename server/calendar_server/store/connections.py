@@ -27,7 +27,8 @@ BATCH = 200
 """Rows read at once when all are gone through."""
 
 _LIVE = C.disconnected_at.is_null()
-_COLUMNS = tuple(getattr(C, name) for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_COLUMNS = tuple(getattr(C, name) for name in _NAMES)
 
 
 class Connections:
@@ -94,8 +95,13 @@ class Connections:
         """The live ones among these ids, by id."""
         found: list[Connection] = []
         for chunk in chunks(sorted(set(connection_ids))):
-            query = C.select(*_COLUMNS).where(_LIVE, C.organization_id == organization_id, C.id.in_(chunk))
-            found += map(_connection, self._database.rows(self._database.locking(query.order_by(C.id))))
+            marks = ", ".join("?" * len(chunk))
+            rows = self._database.fetch(
+                f"SELECT {', '.join(_NAMES)} FROM connections WHERE disconnected_at IS NULL AND organization_id = ? "  # noqa: S608
+                f"AND id IN ({marks}) ORDER BY id{self._database.locked}",
+                (organization_id, *chunk),
+            )
+            found += (_connection(dict(zip(_NAMES, row, strict=True))) for row in rows)
         return found
 
     def of_owner(self, organization_id: OrganizationId, owner: str) -> list[Connection]:

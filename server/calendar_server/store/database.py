@@ -9,16 +9,18 @@ one statement of Postgres.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import select
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import peewee
 import psycopg
@@ -40,6 +42,8 @@ POSTGRES_CONNECTIONS = 20
 QUIET_S = 30.0
 """Seconds after which an idle connection to Postgres is asked whether it still lives before it is lent."""
 
+GROUP_MOST = 64
+"""Callers whose changes SQLite commits at once."""
 CHUNK = 500
 """Values in one list of a statement."""
 
@@ -183,6 +187,30 @@ class _Thread(threading.local):
         self.touched: set[str] = set()
 
 
+class _Job(Generic[Value]):
+    """Something to be done in a transaction, by whoever is the writer."""
+
+    def __init__(self, work: Callable[[], Value]):
+        self._work = work
+        self._context = contextvars.copy_context()
+        self._value: list[Value] = []
+        self.error: BaseException | None = None
+        self.ended = False
+
+    def run(self) -> None:
+        """Do it. What it raises is kept for ``outcome``."""
+        try:
+            self._value.append(self._context.run(self._work))
+        except BaseException as error:
+            self.error = error
+
+    def outcome(self) -> Value:
+        """What it answered, or raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._value[0]
+
+
 class Database:
     """Runs queries, alone or in a transaction. Safe to use from any thread."""
 
@@ -202,6 +230,8 @@ class Database:
         # SQLite has one writer. Threads of this process queue here, which is fair and costs nothing; other processes
         # are met in the file's own lock, which is polled.
         self._writer = threading.Lock()
+        self._jobs: deque[_Job[Any]] = deque()
+        self._jobs_lock = threading.Lock()
         self._thread = _Thread()
         # SQLite tells a connection of others' commits; this one makes none of its own.
         self._look: Any = None
@@ -256,6 +286,70 @@ class Database:
                 touched, self._thread.touched = self._thread.touched, set()
         if touched:
             self._changed(touched)
+
+    def atomically(self, work: Callable[[], Value]) -> Value:
+        """Run this in a transaction: committed when it answers, undone when it raises.
+
+        SQLite waits for the disk at each commit. So whoever gets to be the writer commits for all who wait with it, each in
+        a savepoint of its own: what one of them raises undoes its own changes alone. ``work`` runs in whatever thread that
+        is, in the context of its own. Inside a transaction it belongs to that.
+        """
+        if self._thread.inside:
+            return work()
+        if not self.is_sqlite:
+            with self.transaction():
+                return work()
+        job: _Job[Value] = _Job(work)
+        with self._jobs_lock:
+            self._jobs.append(job)
+        with self._sole_writer():
+            while not job.ended:
+                self._commit_group()
+        return job.outcome()
+
+    def _commit_group(self) -> None:
+        """Run the jobs that wait, in one transaction."""
+        with self._jobs_lock:
+            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), GROUP_MOST))]
+        touched: set[str] = set()
+        try:
+            with self._connected():
+                with translated():
+                    self._begin()
+                self._thread.inside = True
+                try:
+                    for job in jobs:
+                        touched |= self._in_savepoint(job)
+                    self._thread.touched = touched
+                    self._bump()
+                except BaseException:
+                    self._roll_back()
+                    raise
+                else:
+                    self._commit()
+                finally:
+                    self._thread.inside = False
+                    self._thread.touched = set()
+        except StoreError as error:
+            for job in jobs:
+                job.error = error
+        finally:
+            for job in jobs:
+                job.ended = True
+        if touched:
+            self._changed(touched)
+
+    def _in_savepoint(self, job: _Job[Any]) -> set[str]:
+        """Run a job; what it raises is its own. Answers what it touched."""
+        self._thread.touched = set()
+        with translated():
+            self._engine.execute_sql("SAVEPOINT job")
+        job.run()
+        with translated():
+            if job.error is not None:
+                self._engine.execute_sql("ROLLBACK TO job")
+            self._engine.execute_sql("RELEASE job")
+        return set() if job.error is not None else self._thread.touched
 
     @contextmanager
     def joined(self) -> Iterator[None]:

@@ -441,12 +441,15 @@ class Outbox:
             sql, bound = f"{sql} AND lease_until > ?", [*bound, self._database.now()]
         if not changes.keys() & _SHOWN:
             return self._database.execute(sql, *bound) == 1
-        with self._database.joined():
+
+        def change() -> bool:
             if self._database.execute(sql, *bound) != 1:
                 return False
             for (connection_id,) in self._database.fetch("SELECT connection_id FROM outbox WHERE id = ?", (row_id,)):
                 self._database.touch([connection_id])
-        return True
+            return True
+
+        return self._database.atomically(change)
 
 
 def _claimable(now: Instant) -> tuple[Any, ...]:

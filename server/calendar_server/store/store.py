@@ -5,8 +5,10 @@ A named query commits by itself, or belongs to the transaction that its thread i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 from calendar_server.core.model import Instant
 from calendar_server.store import migrations
@@ -20,6 +22,8 @@ from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
 from calendar_server.store.watches import Watches
+
+Value = TypeVar("Value")
 
 __all__ = ["AlreadyThere", "CommitUnknown", "Store", "StoreError"]
 
@@ -79,6 +83,10 @@ class Store:
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""
         return self._database.transaction()
+
+    def atomically(self, work: Callable[[], Value]) -> Value:
+        """Run this in a transaction, in the thread that commits for all who wait. See ``Database.atomically``."""
+        return self._database.atomically(work)
 
     def close(self) -> None:
         """Close all connections to the database."""

@@ -151,8 +151,7 @@ class Bookings:
         until = 0.0
         while True:
             try:
-                with self._store.transaction():
-                    self._accept(organization_id, command, reads)
+                self._store.atomically(lambda: self._accept(organization_id, command, reads))
                 return
             except StoreUnavailable as error:
                 if lost is None and isinstance(error, CommitUnknown):
