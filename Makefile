@@ -40,6 +40,7 @@ gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/
 lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+	echo hatchling | $(BIN)/uv pip compile - --constraint requirements-dev.lock --no-annotate --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-build.lock
 
 bench: $(VENV)/.ready ## Measure, and print ratios
 	@$(BIN)/python -m bench

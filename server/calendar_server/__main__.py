@@ -1,14 +1,14 @@
-"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | doctor."""
+"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | health | doctor."""
 
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 from collections.abc import Sequence
 
 from calendar_server.config import Config, ConfigError
 from calendar_server.errors import CalendarError
+from calendar_server.private_memory import keep_memory_private
 
 # The other rooms are imported by the commands that need them: the children that read calendar text import this module
 # again, and must stay small.
@@ -17,8 +17,7 @@ from calendar_server.errors import CalendarError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: failed; 2: wrong usage or settings."""
     options = _parser().parse_args(arguments)
-    # A core dump would hold master keys and passwords.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     try:
         from calendar_server.telemetry import configure_logging
 
@@ -64,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
     rotate = commands.add_parser("rotate-keys", help="seal everything anew with the first of CALENDAR_MASTER_KEYS")
     rotate.set_defaults(run=_rotate_keys)
+
+    health = commands.add_parser("health", help="ask the server on this machine whether it should get calls; 0: yes")
+    health.set_defaults(run=_health)
 
     doctor = commands.add_parser("doctor", help="look at settings, database and keys, and say what is wrong")
     doctor.set_defaults(run=_doctor)
@@ -130,6 +132,14 @@ def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
         print(f"could not be opened and was left as it is: {name}", file=sys.stderr)
     store.close()
     return 1 if outcome.unreadable else 0
+
+
+def _health(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server.health import ask
+
+    problem = ask(config.http_address)
+    print(problem or "ready", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from calendar_server.core.busy import (
     zone_votes,
 )
 from calendar_server.core.model import Interval
+from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ _guard: _Guard | None = None
 def start(event_s: float, address_space_bytes: int, progress: ctypes.c_long) -> None:
     """Set up this process before its first task: limits, signals, and its end when the parent ends."""
     global _guard
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     _guard = _Guard(event_s, progress)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
