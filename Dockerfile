@@ -5,7 +5,7 @@
 #
 #     docker build -t calendar-service .
 #     docker run --read-only --tmpfs /tmp --cap-drop=ALL --security-opt=no-new-privileges \
-#         -v calendar:/data -p 127.0.0.1:50051:50051 calendar-service
+#         -v calendar:/data -p 127.0.0.1:50051:50051 -e CALENDAR_PLAINTEXT=1 calendar-service
 #
 # Secrets come at run time, as CALENDAR_… variables or as files that CALENDAR_…_FILE names; none is in a layer.
 # For an image that never changes under you, give the base by digest: `--build-arg BASE=python:3.11-slim-bookworm@sha256:…`.
@@ -43,9 +43,9 @@ ENV PATH=/opt/calendar/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/data \
-    CALENDAR_DATABASE_URL=sqlite:////data/calendar.db \
     CALENDAR_GRPC_ADDRESS=0.0.0.0:50051 \
     CALENDAR_HTTP_ADDRESS=0.0.0.0:8080
+# The database is /data/var/calendar.db unless CALENDAR_DATABASE_URL, or a file that CALENDAR_DATABASE_URL_FILE names, says else.
 WORKDIR /data
 VOLUME /data
 USER 65532:65532

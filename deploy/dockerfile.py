@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 KNOWN = frozenset(
-    "ARG FROM ENV WORKDIR RUN COPY LABEL VOLUME USER EXPOSE STOPSIGNAL HEALTHCHECK ENTRYPOINT CMD".split()
+    {"ARG", "FROM", "ENV", "WORKDIR", "RUN", "COPY", "LABEL"}
+    | {"VOLUME", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 )
 
 
@@ -94,7 +95,7 @@ class Ignored:
         """Whether this path, relative to the build's folder, is kept out."""
         ignored = False
         for pattern, out in self._rules:
-            if any(_fits(pattern, parent) for parent in (path, *path.parents) if parent != Path(".")):
+            if any(_fits(pattern, parent) for parent in (path, *path.parents) if parent != Path()):
                 ignored = out
         return ignored
 

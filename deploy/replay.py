@@ -202,7 +202,7 @@ def main() -> int:
             return subprocess.run(inner, check=False).returncode
         finally:
             # Never recursively: were anything still mounted there, this fails and harms nothing.
-            os.rmdir(folder)
+            Path(folder).rmdir()
     replay(Path(sys.argv[1]))
     print("The Dockerfile's steps work, and what they make runs read-only, as its numeric user, and is healthy.")
     return 0
