@@ -17,12 +17,13 @@ import yaml
 
 from calendar_server.config import SECRETS, Config
 from deploy import dockerfile
+from tests.fakes import compose
+from tests.fakes.compose import COMPOSE
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 STAGES = dockerfile.read((ROOT / "Dockerfile").read_text())
 IMAGE = STAGES[-1]
-COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 MANIFESTS = [
     document
     for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -143,11 +144,11 @@ class TestCompose:
         assert paths == {f"/run/secrets/{name}" for name in service["secrets"]}
         assert set(service["secrets"]) <= COMPOSE["secrets"].keys()
 
-    @SERVICE
-    def test_the_settings_are_accepted(self, service: dict[str, Any], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", list(OURS))
+    def test_the_settings_are_accepted(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "database_url").write_text("postgresql://calendar:secret@postgres/calendar\n")
         (tmp_path / "master_keys").write_text(f"k1:{'C' * 43}=\n")
-        environ = {**IMAGE.environment(), **settings_of(service, tmp_path)}
+        environ = {**IMAGE.environment(), **compose.service(name).settings(tmp_path)}
         config = Config.from_environment(environ)
         assert config.database_url == "postgresql://calendar:secret@postgres/calendar"
 
@@ -184,14 +185,6 @@ class TestCompose:
         assert COMPOSE["services"]["postgres"]["networks"] == ["database"]
         assert COMPOSE["networks"]["database"] == {"internal": True}
         assert "ports" not in COMPOSE["services"]["postgres"]
-
-
-def settings_of(service: dict[str, Any], secrets: Path) -> dict[str, str]:
-    """A service's variables with their defaults put in, and the secrets where this machine has them."""
-    return {
-        name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value)).replace("/run/secrets/", f"{secrets}/")
-        for name, value in service["environment"].items()
-    }
 
 
 class TestKubernetes:
