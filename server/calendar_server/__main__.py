@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from calendar_server.config import Config, ConfigError
+from calendar_server.config import SECRETS, Config, ConfigError
 from calendar_server.errors import CalendarError
 from calendar_server.private_memory import keep_memory_private
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from calendar_server.telemetry import configure_logging
 
         config = Config.from_environment()
+        for name in SECRETS:
+            # Children that need none of them do not inherit them.
+            os.environ.pop(name, None)
         configure_logging(config.log_level)
         return int(options.run(config, options) or 0)
     except ConfigError as error:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
@@ -272,8 +272,9 @@ class ProcessBeside:
     The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake.
     """
 
-    def __init__(self, arguments: Sequence[str], *, wait_s: float) -> None:
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], wait_s: float) -> None:
         self._arguments = arguments
+        self._environment = environment
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -287,6 +288,7 @@ class ProcessBeside:
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "calendar_server", *self._arguments],
+            env=self._environment,
             stdin=subprocess.PIPE,
             # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
             start_new_session=True,
@@ -351,7 +353,10 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     stop = _stop_event()
     store = open_store(config)
     vault = open_vault(config, store)
-    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s) if with_worker else None
+    beside = config.environment()
+    worker = (
+        ProcessBeside(["worker", "--beside-server"], environment=beside, wait_s=config.lease_s) if with_worker else None
+    )
     service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
     server = build_server(
         config,
@@ -363,7 +368,7 @@ def serve(config: Config, *, with_worker: bool, beside_server: bool = False) -> 
     )
     server.start()
     others = [
-        ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
+        ProcessBeside(["serve", "--no-worker", "--beside-server"], environment=beside, wait_s=config.drain_s + 10)
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)

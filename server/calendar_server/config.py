@@ -178,6 +178,15 @@ class Config:
             raise ConfigError(problems)
         return config
 
+    def environment(self) -> dict[str, str]:
+        """This process's environment for another one of ours beside it, with the secrets as they were read."""
+        named = {f"{name}_FILE" for name in SECRETS}
+        kept = {name: value for name, value in os.environ.items() if name not in named}
+        for field in dataclasses.fields(self):
+            if field.metadata["name"] in SECRETS and (value := getattr(self, field.name)):
+                kept[field.metadata["name"]] = value
+        return kept
+
     def problems(self) -> list[str]:
         """What is wrong between the settings, a sentence each."""
         found = []
