@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test check gen lock bench wheel clean
+.PHONY: help demo run test check gen lock bench wheel audit release-check clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -47,6 +47,13 @@ bench: $(VENV)/.ready ## Measure, and print ratios
 
 wheel: $(VENV)/.ready ## Build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel -d dist
+
+audit: $(VENV)/.ready ## Check the lock files, and ask for known vulnerabilities
+	@$(BIN)/python deploy/audit.py
+
+release-check: $(VENV)/.ready ## Build wheel, sdist and image steps, install them elsewhere and call
+	@$(BIN)/python deploy/release_check.py
+	@$(BIN)/python deploy/replay.py
 
 clean: ## Remove the environment and what tools leave behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
