@@ -3,6 +3,8 @@
 This machine stands in for the base image: each stage is an overlay over it, in a mount namespace that ends with this
 program, so nothing outside changes. The last stage is mounted read-only with a volume for /data, and its entry point
 runs as the numeric user without capabilities. Asked are the image's own health check and one call with a key.
+
+With `--offline` nothing is downloaded: this environment's packages stand in for those of the lock files.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -24,12 +27,16 @@ from local import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"
+PACKAGES = sysconfig.get_path("purelib")
+"""Where this environment's packages are. What only points to this checkout (`.pth`) is not looked at from elsewhere."""
 HEALTHY_S = 60.0
 STOP_S = 60.0
 CALL = """
 import sys, pathlib, os
+import calendar_server
 from calendar_client import CalendarClient
 assert os.getuid() == 65532
+assert calendar_server.__file__.startswith("/opt/calendar/"), calendar_server.__file__
 with CalendarClient(sys.argv[1], api_key=sys.argv[2]) as client:
     assert list(client.list()) == []
 for path in ("/opt/calendar/x", "/x", "/etc/x"):
@@ -44,8 +51,9 @@ for path in ("/opt/calendar/x", "/x", "/etc/x"):
 class Replay:
     """The stages of a Dockerfile as folders below ``folder``, a file system of our own."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, offline: bool = False):
         self._folder = folder
+        self._offline = offline
         self._roots: dict[str, Path] = {}
         self._ignored = dockerfile.Ignored((ROOT / ".dockerignore").read_text())
 
@@ -67,14 +75,16 @@ class Replay:
         mount("--bind", "/dev", root / "dev")
         mount("-t", "tmpfs", "-o", "mode=1777,size=64m", "tmpfs", root / "dev" / "shm")
         # Where Python itself lies in root's home, the image's user must be able to reach it, as in /usr/local.
-        for parent in Path(sys.base_prefix).parents:
-            (root / parent.relative_to("/")).chmod(0o755)
+        for reached in (sys.base_prefix, *([sys.prefix] if self._offline else [])):
+            for parent in Path(reached).parents:
+                inside(root, parent).chmod(0o755)
         return root
 
     def _play(self, stage: dockerfile.Stage, root: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CALENDAR_", "PYTHON"))}
         env = {**kept, "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin"}
         folder = Path("/")
+        replaced: list[dockerfile.Instruction] = []
         for each in stage.instructions:
             if each.name == "ENV":
                 env |= dict(word.split("=", 1) for word in each.words)
@@ -83,10 +93,23 @@ class Replay:
                 inside(root, folder).mkdir(parents=True, exist_ok=True)
             elif each.name == "COPY":
                 self._copy(each, root, folder)
+            elif each.name == "RUN" and self._offline and "-r" in each.words:
+                replaced.append(each)
             elif each.name == "RUN":
                 print("RUN", *each.words, flush=True)
                 chroot = [CHROOT, str(root), "/usr/bin/env", "-C", str(folder), *each.words]
-                subprocess.run(chroot, env=env, check=True, stdin=subprocess.DEVNULL)
+                tools = {"PYTHONPATH": PACKAGES} if self._offline and "hatchling" in each.words else {}
+                subprocess.run(chroot, env=env | tools, check=True, stdin=subprocess.DEVNULL)
+        # At the end: among this environment's packages is ours as well, and pip would think that it is there already.
+        for each in replaced:
+            self._stand_in(each, root)
+
+    def _stand_in(self, each: dockerfile.Instruction, root: Path) -> None:
+        """This environment's packages for those that a step would download into another one."""
+        if "--python" in each.words:
+            prefix = Path(each.words[each.words.index("--python") + 1]).parents[1]
+            (site,) = inside(root, prefix).glob("lib/python*/site-packages")
+            (site / "stand_in.pth").write_text(f"{PACKAGES}\n")
 
     def _copy(self, each: dockerfile.Instruction, root: Path, folder: Path) -> None:
         *sources, target = each.words
@@ -167,11 +190,11 @@ def inside(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
 
 
-def replay(folder: Path) -> None:
+def replay(folder: Path, *, offline: bool) -> None:
     """Build, run, ask; all in ``folder``, in a mount namespace that the caller made."""
     mount("-t", "tmpfs", "tmpfs", folder)
     stages = dockerfile.read((ROOT / "Dockerfile").read_text())
-    container = Container(stages[-1], Replay(folder).build(stages))
+    container = Container(stages[-1], Replay(folder, offline=offline).build(stages))
     address = f"127.0.0.1:{free_port()}"
     settings = {"CALENDAR_GRPC_ADDRESS": address, "CALENDAR_HTTP_ADDRESS": f"127.0.0.1:{free_port()}"}
     check = stages[-1].last("HEALTHCHECK").words
@@ -194,16 +217,17 @@ def main() -> int:
     if os.geteuid() or sys.platform != "linux":
         print("The Dockerfile was NOT played: that needs root on Linux, for mounts of its own.")
         return 0
-    if len(sys.argv) == 1:
+    offline = "--offline" in sys.argv
+    if "--inside" not in sys.argv:
         folder = tempfile.mkdtemp(prefix="replay-")
         try:
             # In a mount namespace of its own: whatever it mounts on the folder goes when it ends.
-            inner = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, folder]
-            return subprocess.run(inner, check=False).returncode
+            inner = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, *sys.argv[1:]]
+            return subprocess.run([*inner, "--inside", folder], check=False).returncode
         finally:
             # Never recursively: were anything still mounted there, this fails and harms nothing.
             Path(folder).rmdir()
-    replay(Path(sys.argv[1]))
+    replay(Path(sys.argv[-1]), offline=offline)
     print("The Dockerfile's steps work, and what they make runs read-only, as its numeric user, and is healthy.")
     return 0
 
