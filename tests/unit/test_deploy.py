@@ -36,7 +36,7 @@ PORTS = {"grpc": 50051, "http": 8080}
 PUSH_S = 30
 """Seconds that one push may take with the settings as they are."""
 KUBERNETES = "1.34"
-"""The newest release that all clouds of note offer; `preStop.sleep` is stable from it on."""
+"""The release that the manifests are held against; `preStop.sleep` is stable from it on."""
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
