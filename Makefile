@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test chaos check gen lock bench wheel clean
+.PHONY: help demo run test chaos check gen lock bench wheel audit release-check clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -44,12 +44,20 @@ gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/
 lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+	echo hatchling | $(BIN)/uv pip compile - --constraint requirements-dev.lock --no-annotate --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-build.lock
 
 bench: $(VENV)/.ready ## Measure, and print ratios (PARTS="busy cold" for some of them)
 	@$(BIN)/python -m bench $(PARTS)
 
 wheel: $(VENV)/.ready ## Build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel -d dist
+
+audit: $(VENV)/.ready ## Check the lock files, and ask for known vulnerabilities
+	@$(BIN)/python deploy/audit.py
+
+release-check: $(VENV)/.ready ## Build wheel, sdist and image steps, install them elsewhere and call
+	@$(BIN)/python deploy/release_check.py
+	@$(BIN)/python deploy/replay.py
 
 clean: ## Remove the environment and what tools leave behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

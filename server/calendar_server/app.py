@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
@@ -321,8 +321,9 @@ class ProcessBeside:
     The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake.
     """
 
-    def __init__(self, arguments: Sequence[str], *, wait_s: float) -> None:
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], wait_s: float) -> None:
         self._arguments = arguments
+        self._environment = environment
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -336,6 +337,7 @@ class ProcessBeside:
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "calendar_server", *self._arguments],
+            env=self._environment,
             stdin=subprocess.PIPE,
             # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
             start_new_session=True,
@@ -409,6 +411,7 @@ def serve(
     sole = SoleServer(store.path) if store.path else None
     store.migrate()
     vault = open_vault(config, store)
+    beside = config.environment()
     worker = _worker_beside(config) if with_worker else None
     service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
     server = build_server(
@@ -422,7 +425,7 @@ def serve(
     )
     server.start()
     others = [
-        ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
+        ProcessBeside(["serve", "--no-worker", "--beside-server"], environment=beside, wait_s=config.drain_s + 10)
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
@@ -500,7 +503,11 @@ def _not_ready(store: Store, stop: threading.Event) -> list[str]:
 def _worker_beside(config: Config) -> ProcessBeside:
     # One name for all of its lives: it is started again when its predecessor is dead, and then takes over what that held.
     owner = secrets.token_hex(8)
-    return ProcessBeside(["worker", "--beside-server", "--owner", owner], wait_s=config.push_s + config.exchange_s)
+    return ProcessBeside(
+        ["worker", "--beside-server", "--owner", owner],
+        environment=config.environment(),
+        wait_s=config.push_s + config.exchange_s,
+    )
 
 
 def work(config: Config, *, beside_server: bool, owner: str = "") -> None:

@@ -21,6 +21,7 @@ from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
+from calendar_server.store.takeover import SqliteSource, take_over
 from calendar_server.store.watches import Watches
 
 Value = TypeVar("Value")
@@ -79,6 +80,10 @@ class Store:
     def ping(self) -> None:
         """Raise ``StoreError`` when the database is out of reach."""
         self._database.value("SELECT 1")
+
+    def take_over(self, source: SqliteSource) -> dict[str, int]:
+        """Copy a whole SQLite database into this one, an empty Postgres; answers the rows of each table."""
+        return take_over(source, self._database)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""
