@@ -1,19 +1,48 @@
-"""The README is held against what is there."""
+"""README and docs/ are held against what is there: settings, commands, links, pages that are made."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import pytest
+
+from calendar_server import errors
 from calendar_server.config import Config
+from calendar_server.rpc.status import CODES
+from calendars.v1 import errors_pb2
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+
+PROVIDERS = {
+    "github.com",
+    "developers.google.com",
+    "console.cloud.google.com",
+    "support.google.com",
+    "myaccount.google.com",
+    "entra.microsoft.com",
+    "learn.microsoft.com",
+    "account.live.com",
+    "myapps.microsoft.com",
+    "login.microsoftonline.com",
+    "support.apple.com",
+    "account.apple.com",
+    "www.fastmail.help",
+    "docs.nextcloud.com",
+    "www.rfc-editor.org",
+}
+"""Whose pages may be linked to: the providers' own, and specifications. Others may be gone or changed tomorrow."""
 
 
 def settings_table() -> str:
-    """The README's table of settings as it should be."""
+    """The table of settings as it should be in docs/settings.md."""
     lines = ["| name | default | what |", "| --- | --- | --- |"]
     for field in dataclasses.fields(Config):
         default = ("on" if field.default else "off") if isinstance(field.default, bool) else field.default
@@ -23,18 +52,59 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    table = README.split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
+def named(page: Path) -> str:
+    """A page's path as a test's name shows it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def prose(page: Path) -> str:
+    """A page without its code."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def headings(page: Path) -> list[str]:
+    """The headings of a page, without their marks."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^#+ +(.+?)\s*$", text, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """What a heading is linked to by, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def targets(page: Path) -> list[str]:
+    """Where the links and pictures of a page lead."""
+    text = prose(page)
+    return [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|srcset|href)="([^"]+)"', text)]
+
+
+def test_the_page_of_settings_has_every_one_with_its_default() -> None:
+    table = (DOCS / "settings.md").read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
     assert table == settings_table()
 
 
-def test_every_make_target_that_the_readme_names_is_there() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z]+)\b", README)) <= targets
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_setting_that_a_page_names_is_one(page: Path) -> None:
+    known = {field.metadata["name"] for field in dataclasses.fields(Config)}
+    # What calendarctl takes, the files that hold a setting's text, and reasons that begin alike.
+    known |= {"CALENDAR_API_KEY", "CALENDAR_ADDRESS", *(f"{name}_FILE" for name in known)}
+    known |= {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name}
+    for name in set(re.findall(r"(?<![A-Z_])CALENDAR_[A-Z_]*", page.read_text())):
+        # `CALENDAR_EXPAND_…` and such stand for several.
+        assert name in known or (name.endswith("_") and any(each.startswith(name) for each in known)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
+    makefile = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = page.read_text()
+    assert {*re.findall(r"`make ([a-z-]+)", text), *re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)} <= makefile
 
 
 def test_every_folder_of_the_tree_is_there() -> None:
-    tree = README.split("## The tree")[1]
+    tree = (DOCS / "how-it-works.md").read_text().split("## The tree")[1]
     for folder in re.findall(r"^([a-z]+)/ ", tree, re.MULTILINE):
         assert (ROOT / folder).is_dir(), folder
     for room in re.findall(r"^  ([a-z]+)/ ", tree, re.MULTILINE):
@@ -44,3 +114,59 @@ def test_every_folder_of_the_tree_is_there() -> None:
 def test_the_locks_name_no_host() -> None:
     for lock in ROOT.glob("requirements*.lock"):
         assert "://" not in lock.read_text(), lock.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in targets(page):
+        url = urlsplit(target)
+        if url.scheme:
+            assert url.scheme == "https", target
+            assert url.hostname in PROVIDERS, target
+            continue
+        there = (page.parent / unquote(url.path)).resolve() if url.path else page
+        assert there.is_relative_to(ROOT), target
+        assert there.exists(), target
+        if url.fragment:
+            assert url.fragment in [anchor(heading) for heading in headings(there)], target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_has_one_title_and_no_two_headings_alike(page: Path) -> None:
+    assert page.read_text().startswith("# ")
+    found = [anchor(heading) for heading in headings(page)]
+    assert sorted(found) == sorted(set(found))
+
+
+def test_the_readme_leads_to_the_list_of_pages() -> None:
+    assert "docs/README.md" in targets(ROOT / "README.md")
+
+
+def test_every_page_is_listed() -> None:
+    listed = {(DOCS / target).resolve() for target in targets(DOCS / "README.md")}
+    assert {page.resolve() for page in DOCS.glob("*.md")} - {(DOCS / "README.md").resolve()} <= listed
+
+
+def test_the_pages_that_are_made_are_as_they_would_be_made() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "protos" / "document.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name if not name.endswith("UNSPECIFIED")]
+)
+def test_the_manual_has_the_code_of_every_reason_and_what_to_do(name: str) -> None:
+    reason = name.removeprefix("ERROR_REASON_")
+    section = (DOCS / "errors.md").read_text().split(f"\n### {reason}\n")[1].split("\n### ")[0]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CalendarError)
+    ]
+    [code] = {
+        next((CODES[base].name for base in kind.__mro__ if base in CODES), "INTERNAL")
+        for kind in kinds
+        if kind.reason == reason
+    }
+    assert f"\n`{code}`\n" in section
+    assert re.search(r"^\*\*What to do:\*\* \w+", section, re.MULTILINE)
