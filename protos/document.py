@@ -42,7 +42,24 @@ API = """\
 
 Made from the protos by `make gen`; change the comments there, not this page. The files themselves are in
 [protos/calendars/v1](../protos/calendars/v1). The same calls by HTTP with JSON: [http-api.md](http-api.md).
-"""
+
+Ids are plain strings, not resource names (AIP-122): callers keep them beside their own.
+
+With [grpcurl](https://github.com/fullstorydev/grpcurl), while `make run` goes:
+
+```console set
+SERVER=https://dav.example.org/ NAME=anna@example.org PASSWORD=secret DAY=2026-12-04
+```
+
+```console run
+call() { grpcurl -plaintext -H "authorization: Bearer $(cat var/api-key)" -d "$2" 127.0.0.1:50051 calendars.v1.CalendarService/$1; }
+call Connect '{"caldav": {"preset": "CALDAV_PRESET_CUSTOM", "server_url": "'$SERVER'", "username": "'$NAME'", "password": "'"$PASSWORD"'"}}'
+call List '{}'
+call GetBusy '{"start_time": "'$DAY'T00:00:00Z", "end_time": "'$DAY'T23:59:59Z", "view": "BUSY_VIEW_EXPLAINED"}'
+call SyncBooking '{"booking": {"id": "interview-9", "revision": 1, "status": "BOOKING_STATUS_CONFIRMED", "title": "Interview", "start_time": "'$DAY'T09:00:00Z", "end_time": "'$DAY'T09:45:00Z"}}'
+call Disconnect '{"id": "'$(call List '{}' | grep -o 'cal_[0-9a-f]*' | head -1)'"}'
+```
+"""  # noqa: E501 — lines of a shell, to be pasted
 ERRORS = """\
 # Errors: every reason, and what to do
 
