@@ -91,6 +91,7 @@ def run(script: str, folder: Path, person: Person | None = None, stdin: str = ""
     """Run commands in bash, each of which must succeed; answers what they printed."""
     address = (folder / "address").read_text()
     script = script.replace("127.0.0.1:50051", address).replace("$PWD/.venv/bin", str(BIN))
+    script = script.replace("127.0.0.1:5232", f"127.0.0.1:{local.free_port()}")
     env = {**os.environ, "CALENDAR_ADDRESS": address, "PASSWORD": PASSWORD}
     if person is not None:
         env |= {"SERVER": person.url, "NAME": person.name, "DAY": f"{at(0):%Y-%m-%d}"}
