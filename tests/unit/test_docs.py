@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from calendar_server import errors
 from calendar_server.config import Config
+from calendar_server.core.model import BlockReason, BusyState, EventState, Preset
+from calendar_server.errors import Cause
 from calendar_server.rpc.status import CODES
+from calendar_server.usecases.authorizations import _WORDS
 from calendars.v1 import errors_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +174,42 @@ def test_the_manual_has_the_code_of_every_reason_and_what_to_do(name: str) -> No
     }
     assert f"\n`{code}`\n" in section
     assert re.search(r"^\*\*What to do:\*\* \w+", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (
+            "busy.md",
+            [reason.name for reason in BlockReason if reason.name not in ("BOOKING", "UNREADABLE", "BOOKING_EXCLUDED")],
+        ),
+        ("busy.md", [state.name for state in BusyState]),
+        ("bookings.md", [state.name for state in EventState]),
+        ("caldav.md", [preset.value for preset in Preset]),
+        ("caldav.md", list(get_args(Cause))),
+        ("google.md", ["access_denied", "expired", "internal", *_WORDS.values()]),
+    ],
+    ids=["reasons", "freshness", "states", "presets", "causes", "redirect"],
+)
+def test_a_page_has_every_word_of_what_it_explains(page: str, words: list[str]) -> None:
+    text = (DOCS / page).read_text()
+    assert [word for word in words if f"`{word}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "told", "setting", "value"),
+    [
+        ("busy.md", "`CALENDAR_MAX_STALENESS_S`, 60 s", "max_staleness_s", 60),
+        ("busy.md", "For 15 minutes after a question (`CALENDAR_USED_S`)", "used_s", 15 * 60),
+        ("busy.md", "Once an hour (`CALENDAR_RECONCILE_S`)", "reconcile_s", 3600),
+        ("busy.md", "`CALENDAR_HORIZON_DAYS` (400)", "horizon_days", 400),
+        ("busy.md", "every 15 seconds (`CALENDAR_WATCH_HEARTBEAT_S`)", "watch_heartbeat_s", 15),
+        ("bookings.md", "Seven days after the booking's end\n  (`CALENDAR_PUSH_KEEP_DAYS`)", "push_keep_days", 7),
+        ("caldav.md", "5 redirects are followed (`CALENDAR_REDIRECTS`)", "redirects", 5),
+        ("caldav.md", "20 000 events in a calendar (`CALENDAR_EVENTS`)", "calendar_events", 20_000),
+        ("caldav.md", "8 MB in\none answer (`CALENDAR_ANSWER_BYTES`)", "answer_bytes", 8_000_000),
+    ],
+)
+def test_a_default_that_a_page_tells_is_the_default(page: str, told: str, setting: str, value: float) -> None:
+    assert told in (DOCS / page).read_text()
+    assert getattr(Config(), setting) == value
