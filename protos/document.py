@@ -1,12 +1,14 @@
-"""Make the pages that tell what the protos say, `docs/api.md` and `docs/errors.md`, and the list of all pages.
+"""Make the pages that tell what the protos say, `docs/api.md` and `docs/errors.md`, the table of `docs/settings.md`, and
+the list of all pages.
 
 Run it to write the pages; with `--check` it writes nothing and exits with 1 when a page is not as it would be made. All
-text stands in the protos' comments, in the introductions below and, for the list, in each page's title.
+text stands in the protos' comments, in `config.py`, in the introductions below and, for the list, in each page's title.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_tools import protoc
 from workspace import INCLUDE, PROTOS
 
+from calendar_server.config import Config
 from calendar_server.sidecar.api import STATUSES
 from calendar_server.sidecar.bindings import bindings
 
@@ -103,7 +106,9 @@ GROUPS = {
 
 def main() -> int:
     """0: done, or nothing differs; 1: the protos do not compile, or a page differs."""
-    parser = argparse.ArgumentParser(description="Make docs/api.md, docs/errors.md and docs/README.md.")
+    parser = argparse.ArgumentParser(
+        description="Make api.md, errors.md, README.md and the table of settings.md in docs/."
+    )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail when a page is not as it would be made"
     )
@@ -122,7 +127,7 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """Every page by its name."""
     protos = Protos(_compiled())
-    made = {"api.md": protos.api(), "errors.md": protos.errors()}
+    made = {"api.md": protos.api(), "errors.md": protos.errors(), "settings.md": settings()}
     return {**made, "README.md": index({name: _title(text) for name, text in made.items()})}
 
 
@@ -140,6 +145,19 @@ def index(titles: Mapping[str, str]) -> str:
         if lines := [f"- [{found[name]}]({name})" for name in names if name in found]:
             parts += [f"## {group}", "\n".join(lines)]
     return _page(parts)
+
+
+def settings() -> str:
+    """The page of settings, with its table made anew."""
+    before, _, rest = (DOCS / "settings.md").read_text(encoding="utf-8").partition("<!-- settings -->")
+    after = rest.partition("<!-- /settings -->")[2]
+    rows = []
+    for field in dataclasses.fields(Config):
+        default = ("on" if field.default else "off") if isinstance(field.default, bool) else field.default
+        rows.append(
+            (f"`{field.metadata['name']}`", f"`{default}`" if default != "" else "", field.metadata["help"]),
+        )
+    return f"{before}<!-- settings -->\n{_table(('name', 'default', 'what'), rows)}\n<!-- /settings -->{after}"
 
 
 def _title(text: str) -> str:
