@@ -92,6 +92,8 @@ def run(script: str, folder: Path, person: Person | None = None, stdin: str = ""
     address = (folder / "address").read_text()
     script = script.replace("127.0.0.1:50051", address).replace("$PWD/.venv/bin", str(BIN))
     script = script.replace("127.0.0.1:5232", f"127.0.0.1:{local.free_port()}")
+    # What a page starts in the background ends with it, also when a line fails.
+    script = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"
     env = {**os.environ, "CALENDAR_ADDRESS": address, "PASSWORD": PASSWORD}
     if person is not None:
         env |= {"SERVER": person.url, "NAME": person.name, "DAY": f"{at(0):%Y-%m-%d}"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -142,6 +143,14 @@ def test_a_page_has_one_title_and_no_two_headings_alike(page: Path) -> None:
     assert page.read_text().startswith("# ")
     found = [anchor(heading) for heading in headings(page)]
     assert sorted(found) == sorted(set(found))
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.rglob("*.svg")), ids=named)
+def test_a_picture_says_what_it_shows_and_suits_a_dark_page(picture: Path) -> None:
+    text = picture.read_text()
+    kinds = {child.tag.rpartition("}")[2] for child in ElementTree.fromstring(text)}
+    assert {"title", "desc"} <= kinds
+    assert "prefers-color-scheme: dark" in text
 
 
 def test_the_readme_leads_to_the_list_of_pages() -> None:
