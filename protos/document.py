@@ -84,8 +84,8 @@ The same reasons stand in the [`Problem`](api.md#problem) of answers that are no
 answer, of a booking's event. By HTTP the reason is in lower case, with the status of the table; see
 [http-api.md](http-api.md#errors).
 
-Two codes come from gRPC itself, without details: `DEADLINE_EXCEEDED` when the caller's own deadline has passed, and
-`UNAVAILABLE` when no server could be reached. After either, what became of the call is not known: send it again as it was.
+gRPC itself ends some calls without details: with `DEADLINE_EXCEEDED` when the caller's own deadline has passed, with
+`UNAVAILABLE` when no server could be reached. What became of the call is then not known: send it again as it was.
 """
 
 
