@@ -29,8 +29,9 @@ test: $(VENV)/.ready ## Run every test, quick ones first
 chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
-check: $(VENV)/.ready ## Check stubs, protos, style and types
+check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python protos/document.py --check
 	$(BIN)/python protos/workspace.py lint
 	cd protos && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/breaking.py
@@ -38,8 +39,9 @@ check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/ruff format --check .
 	MYPYPATH=server:clients:gen $(BIN)/mypy server/calendar_server clients/calendar_client
 
-gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/
+gen: $(VENV)/.ready ## Generate the stubs in gen/ and the reference in docs/ from protos/
 	$(BIN)/python protos/generate.py
+	$(BIN)/python protos/document.py
 
 lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="calendar-server",
         description="Connects people's calendars, reads when they are busy, writes bookings into them.",
-        epilog="Settings are environment variables; the README lists them.",
+        epilog="Settings are environment variables; docs/settings.md lists them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -1,6 +1,6 @@
 """Every setting once: name, default, unit, help. All problems are told together.
 
-The README's table is held against this file by a test.
+The table in docs/settings.md is held against this file by a test.
 """
 
 from __future__ import annotations
