@@ -18,6 +18,7 @@ _STATUS = connection_pb2.ConnectionStatus.DESCRIPTOR
 _SYNC = connection_pb2.SyncStatus.DESCRIPTOR
 _PROVIDER = connection_pb2.Provider.DESCRIPTOR
 _STATE = booking_pb2.BookingEventState.DESCRIPTOR
+_DRIFT = booking_pb2.BookingEventDrift.DESCRIPTOR
 
 PROVIDER_NAMES = {"google": "Google", "microsoft": "Microsoft", "caldav": "CalDAV"}
 
@@ -37,6 +38,13 @@ STATE_TEXTS = {
     "removed": "taken out of the calendar",
     "gone": "deleted by the calendar's owner; a new revision makes it again",
     "detached": "its connection was disconnected; the event stays as it is",
+}
+
+
+DRIFT_TEXTS = {
+    "moved": "its owner moved it; it blocks at both times until a new revision sets it right",
+    "edited": "its owner made it free, tentative or otherwise different; a new revision sets it right",
+    "deleted": "its owner deleted it or moved it far away; a new revision sets it right",
 }
 
 
@@ -172,6 +180,9 @@ def _event_text(event: booking_pb2.BookingEvent, state: str, session: Session) -
         text = Text(clean(event.problem.message), style=STATE_SIGNS.get(state, ("", ""))[1])
     if event.HasField("next_attempt_at") and state == "pending" and event.HasField("problem"):
         text.append(f" Next attempt {moment_text(instant(event.next_attempt_at), session.zone)}.", style="dim")
+    drift = DRIFT_TEXTS.get(word(_DRIFT, event.drift))
+    if drift and state == "synced":
+        text = Text(drift, style="yellow")
     if event.web_link:
         text.append(f"\n{clean(event.web_link)}", style="dim")
     return text

@@ -24,6 +24,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 _SERVICE = "calendars.v1.CalendarService"
 
 SERVICE_CONFIG = {
+    # Where the address names several servers, as one of DNS may, all of them are used, and one that ends is left out.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": _SERVICE}],
@@ -37,7 +39,7 @@ SERVICE_CONFIG = {
         },
         # Connect proves a password. Providers lock accounts that see too many trials, so a person decides to repeat it.
         {"name": [{"service": _SERVICE, "method": "Connect"}]},
-    ]
+    ],
 }
 """The standard retry policy: UNAVAILABLE only, three attempts within the call's deadline, never for Connect.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from calendar_server.config import Config, ConfigError
-from calendar_server.core.model import ProviderName
+from calendar_server.core.model import ConnectionId, ProviderName
 from calendar_server.errors import StoreUnavailable
 from calendar_server.providers.base import Provider
 from calendar_server.providers.caldav import CaldavProvider
@@ -22,16 +23,19 @@ from calendar_server.providers.expander import Expander
 from calendar_server.providers.google import GoogleProvider
 from calendar_server.providers.microsoft import MAILBOX_REQUESTS, MicrosoftProvider
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings
+from calendar_server.store.sole import SoleServer
 from calendar_server.store.store import Store
 from calendar_server.telemetry import Metrics
 from calendar_server.usecases.authorizations import Authorizations, OAuthProvider
 from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
 from calendar_server.usecases.watch_visits import Source
 from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
@@ -158,7 +162,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
         read_threads=config.read_threads,
         horizon_days=config.horizon_days,
         reconcile_s=config.reconcile_s,
-        learn=Missing(store).learn,
+        learn=Drifts(store).learn,
     )
     availability = Availability(
         store,
@@ -199,8 +203,7 @@ def build(config: Config, store: Store, vault: Vault, *, wake: Callable[[], None
             waiting_most=max(1, config.grpc_threads - SPARE_THREADS),
             wake=wake,
         ),
-        # A push must end well before its lease does.
-        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2),
+        pushes=Pushes(store, contents, grants, providers, _push_gate(config, store), push_s=config.push_s),
         watches=watches,
         egress=egress,
         expander=expander,
@@ -270,8 +273,19 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
     return _OAuth(OAuthClient(egress, settings), provider)
 
 
-def build_worker(service: Service, *, poll_s: float) -> Worker:
-    """The worker of this process."""
+def _push_gate(config: Config, store: Store) -> HostGate:
+    def opened(connection_ids: list[ConnectionId]) -> None:
+        try:
+            store.outbox.hasten(connection_ids, store.now())
+        except StoreUnavailable:
+            # They come due by themselves, only later.
+            _log.warning("store_unavailable")
+
+    return HostGate(slow_most=max(1, config.push_threads // 2), opened=opened)
+
+
+def build_worker(service: Service, *, poll_s: float, owner: str) -> Worker:
+    """The worker of this process. Whoever had the name ``owner`` before is dead."""
     config = service.config
     return Worker(
         service.store,
@@ -279,6 +293,9 @@ def build_worker(service: Service, *, poll_s: float) -> Worker:
         push_threads=config.push_threads,
         mailbox_pushes=config.mailbox_pushes,
         lease_s=config.lease_s,
+        # Whatever hangs beyond a push's own limit is not kept for ever.
+        hold_s=config.push_s + config.exchange_s + config.lease_s,
+        owner=owner,
         poll_s=poll_s,
         keep_days=config.push_keep_days,
     )
@@ -304,8 +321,9 @@ class ProcessBeside:
     The end of its standard input, also by our death, stops it; for a worker, a byte there is a wake.
     """
 
-    def __init__(self, arguments: Sequence[str], *, wait_s: float) -> None:
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], wait_s: float) -> None:
         self._arguments = arguments
+        self._environment = environment
         self._wait_s = wait_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -319,6 +337,7 @@ class ProcessBeside:
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "calendar_server", *self._arguments],
+            env=self._environment,
             stdin=subprocess.PIPE,
             # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
             start_new_session=True,
@@ -387,9 +406,13 @@ def serve(
     from calendar_server.rpc.server import build_server
 
     stop = _stop_event()
-    store = open_store(config)
+    store = Store.open(config.database_url)
+    # SQLite has one server: caches and waits of two would not know of each other. Workers and commands may be many.
+    sole = SoleServer(store.path) if store.path else None
+    store.migrate()
     vault = open_vault(config, store)
-    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s) if with_worker else None
+    beside = config.environment()
+    worker = _worker_beside(config) if with_worker else None
     service = build(config, store, vault, wake=worker.wake if worker else lambda: None)
     server = build_server(
         config,
@@ -402,7 +425,7 @@ def serve(
     )
     server.start()
     others = [
-        ProcessBeside(["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10)
+        ProcessBeside(["serve", "--no-worker", "--beside-server"], environment=beside, wait_s=config.drain_s + 10)
         for _ in range(0 if beside_server else config.processes - 1)
     ]
     server.set_serving(True)
@@ -428,6 +451,8 @@ def serve(
     if worker:
         worker.stop()
     service.close()
+    if sole:
+        sole.release()
     _log.info("stopped")
 
 
@@ -460,6 +485,8 @@ def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event) -> Sid
 
 
 HEALTH_EVERY_S = 1.0
+SIGNAL_S = 0.5
+"""Seconds within which a signal that another thread was given is acted on."""
 
 
 def _not_ready(store: Store, stop: threading.Event) -> list[str]:
@@ -473,15 +500,29 @@ def _not_ready(store: Store, stop: threading.Event) -> list[str]:
     return []
 
 
-def work(config: Config, *, beside_server: bool) -> None:
-    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input."""
+def _worker_beside(config: Config) -> ProcessBeside:
+    # One name for all of its lives: it is started again when its predecessor is dead, and then takes over what that held.
+    owner = secrets.token_hex(8)
+    return ProcessBeside(
+        ["worker", "--beside-server", "--owner", owner],
+        environment=config.environment(),
+        wait_s=config.push_s + config.exchange_s,
+    )
+
+
+def work(config: Config, *, beside_server: bool, owner: str = "") -> None:
+    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input.
+
+    ``owner`` names its leases; those that a dead worker of that name has left are free at once.
+    """
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
     service = build(config, store, vault, wake=lambda: None)
     # Hints tell of what other processes and machines committed; looking once a second is for hints that get lost.
-    worker, refreshing = build_worker(service, poll_s=1.0), build_refreshing(service)
+    worker = build_worker(service, poll_s=1.0, owner=owner or secrets.token_hex(8))
+    refreshing = build_refreshing(service)
     if beside_server:
         threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
     threading.Thread(
@@ -492,7 +533,8 @@ def work(config: Config, *, beside_server: bool) -> None:
     for runner in runners:
         runner.start()
     _log.info("working")
-    stop.wait()
+    while not stop.wait(SIGNAL_S):
+        pass
     worker.stop()
     refreshing.stop()
     for runner in runners:
@@ -536,7 +578,17 @@ def _listen(wake: Callable[[], None], stop: threading.Event) -> None:
 
 
 def _stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Wait for it with a time-out, again and again.
+
+    A signal may be delivered to another thread (to one of a process that was just continued, say); Python acts on it in
+    the main thread, which has to wake up for that.
+    """
     stop = threading.Event()
+
+    def told(number: int, frame: object) -> None:
+        # In a thread of its own: the handler may run while the main thread holds the event's own lock, inside its `wait`.
+        threading.Thread(target=stop.set, name="signal").start()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: stop.set())
+        signal.signal(name, told)
     return stop

@@ -172,6 +172,7 @@ class StrangeOwner(DavOwner):
     def put(self, path: str, text: str) -> None:
         with self.dav.lock:
             self.dav.put(path, text)
+            self.dav.note(path)
 
     def get(self, path: str) -> str | None:
         return self.dav.text(path)
@@ -179,6 +180,7 @@ class StrangeOwner(DavOwner):
     def delete(self, calendar_id: CalendarId, event_id: EventId) -> None:
         with self.dav.lock:
             del self.dav.shelves[calendar_id].resources[event_id.rpartition("/")[2]]
+            self.dav.note(event_id)
 
 
 def _text_of(uid: str, entry: Entry) -> str:

@@ -179,6 +179,11 @@ class StrangeDav:
         shelf, _, name = path.rpartition("/")
         self.shelves[f"{shelf}/"].resources[name] = text
 
+    def note(self, path: str) -> None:
+        """The calendar of this resource has changed: what it is now is a state of its own, however short it lasts."""
+        with self.lock:
+            self._state(f"{path.rpartition('/')[0]}/")
+
     def text(self, path: str) -> str | None:
         """The text of a resource, None if it is not there."""
         shelf, _, name = path.rpartition("/")

@@ -461,6 +461,13 @@ class TestBook:
         assert "Tuesday, 17 March 2026, 10:00 – 10:45   45 min   Europe/Berlin (CET, UTC+1)" in done.stdout
         assert "✓ synced  anna@example.org · work  is in the calendar" in done.stdout
 
+    @pytest.mark.parametrize(("drift", "text"), [("MOVED", "its owner moved it"), ("EDITED", "made it free")])
+    def test_what_its_owner_did_to_it_is_told(self, ctl: Terminal, service: FakeService, drift: str, text: str) -> None:
+        service.add_connection()
+        ctl(*self.BOOK)
+        service.booking_events["b1"][0].drift = getattr(booking_pb2, f"BOOKING_EVENT_DRIFT_{drift}")
+        assert text in " ".join(ctl("booking", "b1").stdout.split())
+
     def test_a_repeat_is_harmless(self, ctl: Terminal, service: FakeService) -> None:
         service.add_connection()
         assert [ctl(*self.BOOK).exit_code for _ in range(2)] == [0, 0]

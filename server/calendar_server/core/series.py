@@ -147,9 +147,11 @@ def expand(
     if blocks is not None:
         return blocks, problems
     originals = _originals(event, component, search, context, problems)
-    if len(originals) > 1 or "EXDATE" in component.properties or "EXRULE" in component.properties:
+    if "EXDATE" in component.properties or "EXRULE" in component.properties:
         removed = _removed(event, component, search, context, problems)
-        keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
+        keep = originals
+        if removed.instants or removed.dates:
+            keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
     else:
         keep = originals
     starts = [each.since for each in ranges]

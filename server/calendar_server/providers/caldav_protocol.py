@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar
 from xml.parsers import expat
@@ -139,9 +140,16 @@ CALENDAR = cdav.Calendar.tag
 
 def propfind(properties: Iterable[str]) -> bytes:
     """PROPFIND (RFC 4918 section 9.1) of these properties."""
+    return _propfind(tuple(properties))
+
+
+@lru_cache(maxsize=64)
+def _propfind(properties: tuple[str, ...]) -> bytes:
+    # Few differ, and to build one costs more than to send it.
     return _bytes(_with(dav.Propfind(), _prop(properties)))
 
 
+@lru_cache(maxsize=64)
 def calendar_query(uid: str = "") -> bytes:
     """REPORT calendar-query (RFC 4791 section 7.8) of all events with their text, or of those with a UID.
 
@@ -400,6 +408,9 @@ def _status(text: str | None) -> int | None:
 
 
 def _property(element: etree._Element) -> Property:
+    if not len(element):
+        # Most are plain texts.
+        return Property(element.text or "")
     inner = list(_elements(element, deep=True))
     own = (element.text or "") + "".join(child.tail or "" for child in element)
     return Property(

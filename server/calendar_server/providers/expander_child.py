@@ -31,6 +31,7 @@ from calendar_server.core.busy import (
     zone_vote,
 )
 from calendar_server.core.model import Interval
+from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
 
@@ -101,10 +102,10 @@ _guard: _Guard | None = None
 def start(event_s: float, address_space_bytes: int, progress: ctypes.c_long) -> None:
     """Set up this process before its first task: limits, signals, and its end when the parent ends."""
     global _guard
+    keep_memory_private()
     # What is here by now stays: looking through it again and again for garbage would cost as much as reading.
     gc.collect()
     gc.freeze()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     _guard = _Guard(event_s, progress)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -80,6 +80,8 @@ OUTBOX = _table(
     "lease_until",
     "updated_at",
     "pushed_at",
+    "drift",
+    "drift_at",
 )
 
 OAUTH_STATES = _table(

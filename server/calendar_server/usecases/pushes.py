@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping
 
 from calendar_server.core.booking import Happening, moved, retry_after_s
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     SECOND,
     Booking,
@@ -38,6 +39,7 @@ from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.bookings import BookingContents, next_generation
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostClosed, HostGate, host_of
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Pushes:
         contents: BookingContents,
         grants: Grants,
         providers: Mapping[ProviderName, Provider],
+        hosts: HostGate,
         *,
         push_s: float,
     ):
@@ -71,6 +74,7 @@ class Pushes:
         self._contents = contents
         self._grants = grants
         self._providers = providers
+        self._hosts = hosts
         self._push_s = push_s
 
     def push(self, row: OutboxRow) -> str:
@@ -82,7 +86,7 @@ class Pushes:
         if connection is None:
             return self._yield(row)
         try:
-            with self._grants.use(connection) as link:
+            with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
                 if row.wanted == "present":
                     row, event = self._present(row, link)
                     outcome = self._finish(row, Happening.PUSHED, event)
@@ -91,6 +95,8 @@ class Pushes:
                     outcome = self._finish(row, Happening.TAKEN_OUT, None)
             self._grants.went_well([connection])
             return outcome
+        except HostClosed as error:
+            return self._postpone(row, error)
         except LeaseLost:
             return self._yield(row)
         except NotFound:
@@ -205,6 +211,9 @@ class Pushes:
             "etag": event.etag if event else "",
             "web_link": event.web_link if event else "",
             "pushed_at": now,
+            # Whatever its owner had made of it, it is as it was written now.
+            "drift": Drift.NONE,
+            "drift_at": 0,
         }
         if event:
             written["event_id"] = event.event_id
@@ -248,7 +257,14 @@ class Pushes:
         seconds = retry_after_s(row.attempts + 1, asked, random.random())  # noqa: S311 — spreads retries
         return self._put_off(row, error, due_at=self._store.now() + int(seconds * SECOND))
 
-    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None) -> str:
+    def _postpone(self, row: OutboxRow, error: HostClosed) -> str:
+        """Nothing was asked of the host, so it was no attempt. The connection's other rows need not find that out."""
+        until = self._store.now() + int((error.retry_after_s or 1) * SECOND)
+        outcome = self._put_off(row, error, due_at=until, attempts=row.attempts)
+        self._store.outbox.postpone(row.connection_id, until)
+        return outcome
+
+    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None, attempts: int | None = None) -> str:
         done = self._store.outbox.finish(
             row.id,
             row.lease_token,
@@ -256,7 +272,7 @@ class Pushes:
             row.wanted,
             state=moved(row.state, Happening.DEFERRED),
             due_at=due_at,
-            attempts=row.attempts + 1,
+            attempts=row.attempts + 1 if attempts is None else attempts,
             problem_reason=error.reason,
             problem_message=error.message,
             updated_at=self._store.now(),
