@@ -47,9 +47,11 @@ from calendar_server.usecases.availability import Availability, BusyUnknown
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, SyncCommand, Target
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
 from calendar_server.worker.refreshing import Refreshing
 from tests.contract.truth_owners import Entry
 from tests.contract.truth_worlds import TruthWorld
@@ -158,14 +160,22 @@ class Replica:
             read_threads=read_threads,
             horizon_days=400,
             reconcile_s=RECONCILE_S,
-            learn=Missing(self.store).learn,
+            learn=Drifts(self.store).learn,
         )
         self.availability = Availability(
             self.store, self.refresher, call_s=15, max_staleness_s=STALENESS_S, unreadable_retry_s=60
         )
         contents = BookingContents(VAULT)
         self.bookings = Bookings(self.store, contents, self.availability, providers, waiting_most=2, wake=lambda: None)
-        self.pushes = Pushes(self.store, contents, self.grants, providers, push_s=10)
+        # A gate for each round: how long a host that failed is spared is no matter of these histories.
+        self.pushes = lambda: Pushes(
+            self.store,
+            contents,
+            self.grants,
+            providers,
+            HostGate(slow_most=4, opened=lambda connection_ids: None),
+            push_s=10,
+        )
 
     def turn(self) -> None:
         """One turn of the worker that keeps the mirror fresh, to its end."""
@@ -177,9 +187,10 @@ class Replica:
 
     def push(self) -> None:
         """Push all that is due."""
+        pushes = self.pushes()
         while rows := self.store.outbox.claim(limit=10, lease_s=60, mailbox_limit=4):
             for row in rows:
-                self.pushes.push(row)
+                pushes.push(row)
 
     def close(self) -> None:
         self.availability.close()
