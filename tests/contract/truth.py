@@ -516,6 +516,8 @@ class Truth:
             must, may = functools.reduce(operator.and_, found), functools.reduce(operator.or_, found)
         if calendar.calendar_id == self.world.work:
             own_must, own_may = self._ours(since, query)
+            if calendar.state is BusyState.STALE:
+                own_may |= functools.reduce(operator.or_, map(self._under_former_ids, self.places), 0)
             must, may = must | own_must, may | own_may
         return must, may
 
@@ -533,6 +535,11 @@ class Truth:
                 must |= functools.reduce(operator.and_, found)
                 may |= functools.reduce(operator.or_, found)
         return must, may
+
+    def _under_former_ids(self, booking_id: BookingId) -> int:
+        """Where an old read may have an event of ours under an id that it has no more. It is read again, if it can be."""
+        (row,) = self.store.outbox.of_booking(self.caller.organization_id, booking_id)
+        return self.places[booking_id].tried if row.generation > 1 else 0
 
     def _nameless(self, booking_id: BookingId) -> int:
         """Where an event of ours may stand that nobody knows as ours yet: it was written, and the answer was lost."""
