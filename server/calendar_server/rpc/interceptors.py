@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Protocol, cast
+from functools import partial
+from typing import Protocol
 
 import grpc
 
 from calendar_server.core.model import OrganizationId
 from calendar_server.errors import CalendarError, Unauthorized, ValidationError, Violation
+from calendar_server.peers import grpc_peer
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import called_by
 from calendar_server.rpc.calls import (
@@ -206,6 +208,15 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
             return self._answer(rpc, call_id, key, handler, messages, context)
 
+        def answer_later(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            self._answer_later(rpc, call_id, key, handler, messages, context, send)
+
+        if not self._calls.proven(key):
+            # With a callback for the answer, one that has to wait can do so without a thread.
+            answer_later.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(answer_later)
         # A stream of requests lets us decide before the message is taken from the wire.
         return grpc.stream_unary_rpc_method_handler(answer)
 
@@ -218,10 +229,47 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         messages: Iterator[bytes],
         context: grpc.ServicerContext,
     ) -> bytes | None:
-        ended = self._calls.answer(
+        ended = self._ended(rpc, call_id, key, handler, messages, context)
+        if isinstance(ended, bytes):
+            context.set_trailing_metadata((("x-request-id", call_id),))
+            return ended
+        # Should it have to wait: it is a key that was good until now, and the next call with it does wait.
+        context.abort_with_status(wire_status(ended, call_id))
+        return None
+
+    def _answer_later(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+    ) -> None:
+        call = OpenWatch(context, send, call_id)
+        ended = self._ended(rpc, call_id, key, handler, messages, context)
+        if isinstance(ended, Answer):
+            refused = ended
+            self._calls.later.after(refused.wait_s, lambda: call.end(refused))
+        else:
+            call.send(ended)
+            call.end()
+
+    def _ended(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+    ) -> bytes | Answer:
+        return self._calls.answer(
             rpc,
             call_id,
             key,
+            grpc_peer(context.peer()),
             lambda: self._read(handler, messages, context),
             lambda request: self._run(handler, request, context),
             deadline=lambda: deadline_of(context),
@@ -229,10 +277,6 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             # The client is gone, or we ended the call.
             gone=(grpc.RpcError,),
         )
-        if isinstance(ended, Answer):
-            context.abort_with_status(wire_status(ended, call_id))
-        context.set_trailing_metadata((("x-request-id", call_id),))
-        return cast("bytes", ended)
 
     def _stream(
         self,
@@ -249,6 +293,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         organization = ""
         sent = 0
         unforeseen: Exception | None = None
+        waiting: Answer | None = None
         try:
             organization = self._calls.authenticate(key)
             with self._watches.admitted(watch, key):
@@ -264,9 +309,14 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             # The client is gone while it was to send its request.
             finished = False
         except Exception as error:
-            finished = watch.end(answer_of(error, call_id))
+            answer = answer_of(error, call_id)
+            if not organization:
+                answer = waiting = self._calls.slowed(answer, error, key, grpc_peer(context.peer()))
+            finished = not answer.wait_s and watch.end(answer)
             unforeseen = error
-        refused = watch.refused
+        if waiting is not None and waiting.wait_s:
+            self._calls.later.after(waiting.wait_s, partial(watch.end, waiting))
+        refused = watch.refused or waiting
         if refused is not None:
             self._calls.tell(rpc, refused.code.name, refused.reason, began, organization, unforeseen, sent)
         else:
@@ -301,10 +351,14 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
                 yield _raw(handler, answer)
 
     def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
-        def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
-            context.abort_with_status(wire_status(self._calls.refuse(rpc, call_id, error), call_id))
+        def refuse(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            refused = self._calls.refuse(rpc, call_id, error, grpc_peer(context.peer()))
+            self._calls.later.after(refused.wait_s, partial(OpenWatch(context, send, call_id).end, refused))
 
-        return grpc.stream_unary_rpc_method_handler(_in_pool(refuse, self._doorstep))
+        refuse.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(_in_pool(refuse, self._doorstep))
 
 
 class KeylessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
