@@ -212,9 +212,8 @@ def build_availability(
     return availability, refresher
 
 
-def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
+def build_world(store: Store, vault: Vault = VAULT) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
-    vault = VAULT
     provider = Interrupted(
         [
             Calendar(WORK, "Work", writable=True, primary=True),
