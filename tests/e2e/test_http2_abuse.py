@@ -48,7 +48,7 @@ MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME = 3, 4, 5
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
     folder: Path = tmp_path_factory.mktemp("abuse")
     with serving(sqlite_settings(folder), folder) as running:
-        yield running, running.key()
+        yield running, running.key("attacker")
 
 
 @pytest.fixture
@@ -58,15 +58,19 @@ def port(attacked: tuple[Running, str]) -> int:
 
 @pytest.fixture
 def polite(attacked: tuple[Running, str]) -> Callable[[], list[float]]:
-    """Makes calls one after the other, each by a connection of its own every other time; answers the seconds of each."""
-    running, key = attacked
+    """Makes calls of another organization one after the other; answers the seconds of each."""
+    running, key = attacked[0], attacked[0].key()
 
     def call() -> list[float]:
         taken = []
         stub = Stub(running.address, key)
         for number in range(POLITE_CALLS):
             began = time.monotonic()
-            stub("List", pb.ListRequest(), timeout=10)
+            while (code := stub.code("List", pb.ListRequest())) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                # It is told to try again in a moment, which counts as time like any other.
+                assert time.monotonic() < began + 10
+                time.sleep(0.1)
+            assert code is grpc.StatusCode.OK
             taken.append(time.monotonic() - began)
             if number % 2:
                 stub.close()
@@ -239,6 +243,26 @@ def test_bodies_come_a_byte_at_a_time_and_never_end(attacked, polite, port) -> N
 
     with lines(port, 4) as opened:
         attack(attacked, polite, opened, once)
+
+
+def test_a_key_whose_calls_send_no_messages_is_told_so(attacked, polite, port) -> None:  # type: ignore[no-untyped-def]
+    """Only that key is held up, and only for as long as it goes on."""
+    good = ("authorization", f"Bearer {attacked[1]}")
+    own = Stub(attacked[0].address, attacked[1])
+    with lines(port, 1) as opened:
+        for number in range(90):
+            opened[0].send(opened[0].headers(stream_of(number), good))
+        wait_for(lambda: own.code("List", pb.ListRequest()) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert median(polite()) < POLITE_S
+    wait_for(lambda: own.code("List", pb.ListRequest()) is grpc.StatusCode.OK)
+    own.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
 
 
 def test_messages_are_announced_larger_than_any(attacked, polite, port) -> None:  # type: ignore[no-untyped-def]

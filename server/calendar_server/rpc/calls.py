@@ -175,6 +175,14 @@ def overload() -> LimitExceeded:
     )
 
 
+def dawdling() -> LimitExceeded:
+    """What a call hears whose key has too many calls open that do not send their messages."""
+    return LimitExceeded(
+        "Too many calls with this API key have not sent their messages yet. Try again in a moment.",
+        retry_after_s=RETRY_OVERLOAD_S,
+    )
+
+
 def check_request_size(size: int, most: int) -> None:
     """Raises ``LimitExceeded`` for a request of more than ``most`` bytes."""
     if size > most:
