@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test check gen lock bench wheel clean
+.PHONY: help demo run test check gen lock bench wheel fuzz clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ run: $(VENV)/.ready ## Serve on this machine and print how to call it
 
 test: $(VENV)/.ready ## Run every test, quick ones first
 	@$(BIN)/python -m pytest tests/unit tests/usecases tests/contract_store tests/contract tests/e2e
+
+fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits (FUZZ_CALLS=… for another number)
+	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} $(BIN)/python -m pytest tests/e2e/test_fuzz.py
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check
