@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test truth chaos check gen lock bench wheel audit release-check clean
+.PHONY: help demo run test truth chaos fuzz check gen lock bench wheel audit release-check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ truth: $(VENV)/.ready ## Play long random histories against what answers promise
 
 chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
+
+fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits (FUZZ_CALLS=… for another number)
+	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} $(BIN)/python -m pytest tests/e2e/test_fuzz.py
 
 check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 	$(BIN)/python protos/generate.py --check

@@ -36,6 +36,7 @@ from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
 from calendar_server.usecases.refresh import Refresher
+from calendar_server.usecases.rotation import check_retired
 from calendar_server.usecases.watch_visits import Source
 from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
@@ -100,8 +101,10 @@ def open_vault(config: Config, store: Store) -> Vault:
         if not text:
             if store.path is None:
                 raise ConfigError(["CALENDAR_MASTER_KEYS: is needed with this database."])
-            text = key_beside(store.path)
+            # A new key beside a database that another one wrote would only hide that that one is missing.
+            text = key_beside(store.path, make=not store.vault_keys.all())
         vault = Vault.from_keys(text)
+        check_retired(store, vault)
         check_keys(vault, store)
     except (ValueError, VaultKeyError) as error:
         raise ConfigError([f"CALENDAR_MASTER_KEYS: {error}"]) from error

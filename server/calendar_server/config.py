@@ -176,6 +176,14 @@ class Config:
     expand_bytes: int = setting(
         "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
     )
+    oauth_per_minute: int = setting(
+        "CALENDAR_OAUTH_PER_MINUTE",
+        120,
+        "Requests a minute to the callbacks of OAuth from one address; a proxy in front is one address.",
+    )
+    webhooks_per_minute: int = setting(
+        "CALENDAR_WEBHOOKS_PER_MINUTE", 6000, "Requests a minute to the webhooks from one address."
+    )
     request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one request.", low=1000)
     drain_s: float = setting("CALENDAR_DRAIN_S", 35.0, "Seconds that calls in flight get after SIGTERM.", low=0)
 

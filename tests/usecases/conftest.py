@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -215,9 +216,8 @@ def build_availability(
     return availability, refresher
 
 
-def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
+def build_world(store: Store, vault: Vault = VAULT) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
-    vault = VAULT
     provider = Interrupted(
         [
             Calendar(WORK, "Work", writable=True, primary=True),
@@ -256,3 +256,33 @@ def world(store: Store) -> Iterator[World]:  # noqa: F811 — the fixture's name
     yield world
     world.availability.close()
     world.refresher.close()
+
+
+class Statements(logging.Handler):
+    """The statements that threads of this process send to the database."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.sent: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sent.append(record.msg[0] if isinstance(record.msg, tuple) else str(record.msg))
+
+
+@pytest.fixture
+def statements() -> Callable[[Callable[[], object]], list[str]]:
+    """Does something and answers the statements, without their values, that it took."""
+
+    def taken(do: Callable[[], object]) -> list[str]:
+        logger, handler = logging.getLogger("peewee"), Statements()
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            do()
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        return handler.sent
+
+    return taken

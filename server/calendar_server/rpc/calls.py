@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from calendar_server.core.model import OrganizationId
-from calendar_server.errors import CalendarError, LimitExceeded
+from calendar_server.errors import CalendarError, LimitExceeded, Unauthorized
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import Authenticator, called_by
+from calendar_server.rpc.failures import Failures, Later
 from calendar_server.rpc.status import Answer, answer_of
 from calendar_server.telemetry import Metrics, request_id
 from calendar_server.usecases.caller import Caller
@@ -70,12 +72,16 @@ class Calls:
     def __init__(self, authenticator: Authenticator, metrics: Metrics):
         self._authenticator = authenticator
         self._metrics = metrics
+        self._failures = Failures()
+        self.later = Later()
+        """Gives the answers that have to wait."""
 
     def answer(
         self,
         rpc: str,
         call_id: str,
         key: str,
+        peer: str,
         take: Callable[[], Q],
         run: Callable[[Q], R],
         *,
@@ -92,7 +98,7 @@ class Calls:
         token = request_id.set(call_id)
         organization = ""
         try:
-            organization = self._authenticator.authenticate(key)
+            organization = self.authenticate(key)
             request = take()
             with called_by(Caller(OrganizationId(organization), deadline(), call_id)):
                 result = run(request)
@@ -102,24 +108,36 @@ class Calls:
         except Exception as error:
             refused = answer_of(error, call_id)
             self.tell(rpc, refused.code.name, refused.reason, began, organization, error)
-            return refused
+            return refused if organization else self.slowed(refused, error, key, peer)
         else:
             self.tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
             return result
         finally:
             request_id.reset(token)
 
-    def refuse(self, rpc: str, call_id: str, error: CalendarError) -> Answer:
+    def refuse(self, rpc: str, call_id: str, error: CalendarError, peer: str) -> Answer:
         """The answer to a call that is turned away before it begins."""
         refused = answer_of(error, call_id)
         token = request_id.set(call_id)
         self.tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
         request_id.reset(token)
-        return refused
+        return self.slowed(refused, error, None, peer)
 
     def authenticate(self, key: str) -> OrganizationId:
         """The organization behind a key. Raises ``Unauthorized``."""
-        return self._authenticator.authenticate(key)
+        organization = self._authenticator.authenticate(key)
+        self._failures.good(key)
+        return organization
+
+    def proven(self, key: str) -> bool:
+        """Whether the key was good when it was last checked here. Asks nobody."""
+        return self._failures.proven(key)
+
+    def slowed(self, refused: Answer, error: Exception, key: str | None, peer: str) -> Answer:
+        """The answer to a call that did not begin: with a wait, if its key was not believed and its peer had many such."""
+        if not isinstance(error, Unauthorized):
+            return refused
+        return replace(refused, wait_s=self._failures.bad(key, peer))
 
     def tell(
         self,
@@ -154,6 +172,14 @@ def overload() -> LimitExceeded:
     """What a call hears when too many are in progress."""
     return LimitExceeded(
         "The service has too many calls in progress. Try again in a moment.", retry_after_s=RETRY_OVERLOAD_S
+    )
+
+
+def dawdling() -> LimitExceeded:
+    """What a call hears whose key has too many calls open that do not send their messages."""
+    return LimitExceeded(
+        "Too many calls with this API key have not sent their messages yet. Try again in a moment.",
+        retry_after_s=RETRY_OVERLOAD_S,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import h11
 import uvicorn
@@ -22,6 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from calendar_server.config import Config, ConfigError
+from calendar_server.peers import Buckets
+from calendar_server.sidecar.rates import Rated, rates_of
 from calendar_server.telemetry import Metrics
 
 _log = logging.getLogger(__name__)
@@ -41,8 +43,17 @@ STOP_S = 5
 START_S = 10.0
 
 
-def make_app(*, ready: Callable[[], list[str]], metrics: Metrics, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The app. ``ready`` answers why this process should get no calls, in words that anybody may read."""
+def make_app(
+    *,
+    ready: Callable[[], list[str]],
+    metrics: Metrics,
+    routes: Sequence[BaseRoute] = (),
+    rates: Mapping[str, Buckets],
+) -> ASGIApp:
+    """The app. ``ready`` answers why this process should get no calls, in words that anybody may read.
+
+    ``rates`` limits paths, by their first part.
+    """
 
     def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -70,7 +81,7 @@ def make_app(*, ready: Callable[[], list[str]], metrics: Metrics, routes: Sequen
     )
     # A redirect would repeat the Host header of whoever asks.
     app.router.redirect_slashes = False
-    return _Secured(app)
+    return _Secured(Rated(app, rates))
 
 
 class _Secured:
@@ -142,7 +153,7 @@ class Sidecar:
         self._address = config.http_address
         self._server = _Server(
             uvicorn.Config(
-                make_app(ready=ready, metrics=metrics, routes=routes),
+                make_app(ready=ready, metrics=metrics, routes=routes, rates=rates_of(config)),
                 http=_Connection,
                 ws="none",
                 loop="asyncio",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import peewee
+
 from calendar_server.core.model import (
     BookingId,
     BookingStatus,
@@ -111,6 +113,11 @@ class Bookings:
             if len(batch) < BATCH:
                 return
             last = (batch[-1]["organization_id"], batch[-1]["id"])
+
+    def sealed_with(self, prefix: str) -> bool:
+        """Whether a booking's sealed content begins so."""
+        begins = peewee.fn.SUBSTR(B.sealed_content, 1, len(prefix)) == prefix
+        return self._database.row(B.select(B.id).where(begins).limit(1)) is not None
 
     def reseal(self, organization_id: OrganizationId, booking_id: BookingId, old_sealed: str, new_sealed: str) -> bool:
         """Replace the sealed content if it is still ``old_sealed``."""

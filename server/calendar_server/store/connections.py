@@ -295,6 +295,11 @@ class Connections:
                 return
             last = batch[-1]["id"]
 
+    def sealed_with(self, prefix: str) -> bool:
+        """Whether a live one's sealed grant begins so."""
+        begins = peewee.fn.SUBSTR(C.sealed_grant, 1, len(prefix)) == prefix
+        return self._database.row(C.select(C.id).where(_LIVE, begins).limit(1)) is not None
+
     def reseal(self, connection_id: ConnectionId, old_sealed: str, new_sealed: str) -> bool:
         """Replace the sealed grant if it is still ``old_sealed``."""
         return self._update(connection_id, {C.sealed_grant: new_sealed}, C.sealed_grant == old_sealed)
