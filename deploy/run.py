@@ -20,9 +20,15 @@ KEY_FILE = Path("var/api-key")
 
 
 def main() -> int:
-    """Serve until Ctrl-C. Settings of the environment hold; only reflection and the HTTP API are turned on besides."""
+    """Serve until Ctrl-C. What the environment sets holds; reflection, the HTTP API and calendarctl's sign-in are on."""
     told = {name: value for name, value in os.environ.items() if name.startswith("CALENDAR_")}
-    settings = {"CALENDAR_REFLECTION": "1", "CALENDAR_HTTP_API": "1", **told}
+    settings = {
+        "CALENDAR_REFLECTION": "1",
+        "CALENDAR_HTTP_API": "1",
+        # Where `calendarctl connect google` and `… microsoft` wait for the browser.
+        "CALENDAR_REDIRECT_URIS": "http://127.0.0.1:8085/connected",
+        **told,
+    }
     address = settings.setdefault("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051")
     http_address = settings.setdefault("CALENDAR_HTTP_ADDRESS", "127.0.0.1:8080")
     KEY_FILE.parent.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import grpc
 from rich.text import Text
 
 from calendar_client import errors
+from calendar_client.cli_browser import SignInFailed
 from calendar_client.cli_json import JsonValue, as_json, dump
 from calendar_client.cli_session import Session, clean
 
@@ -56,7 +57,8 @@ PASSWORD_PAGES = {
 
 def exit_code(error: errors.CalendarServiceError) -> int:
     """The exit code by kind, see ``EXIT_CODES``."""
-    return next((code for cls, code in _CODES if isinstance(error, cls)), UNFORESEEN)
+    kind = error.like if isinstance(error, SignInFailed) else type(error)
+    return next((code for cls, code in _CODES if issubclass(kind, cls)), UNFORESEEN)
 
 
 def show(error: errors.CalendarServiceError, session: Session, command: str) -> None:
@@ -112,7 +114,11 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
         f"calendarctl calendars {connection} shows what there is; calendarctl choose {connection} changes the choice."
     )
     match error:
+        case SignInFailed():
+            return [clean(each) for each in error.steps]
         case errors.ValidationError():
+            if session.redirect_uri and any(each.field.endswith(".redirect_uri") for each in error.violations):
+                return [f"The operator of the service must {_allow(session)} and start it again."]
             if command == "book" and any(each.field == "booking.revision" for each in error.violations):
                 return [
                     "There is a booking with this id already. Change it with `calendarctl reschedule`, or use another id."
@@ -158,6 +164,8 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             ]
         case errors.NotConfigured():
             setting = clean(error.setting) or "the setting"
+            if session.redirect_uri and setting == "CALENDAR_REDIRECT_URIS":
+                return [f"The operator of the service must {_allow(session)} and start it again."]
             return [f"The operator of the service must fill {setting} and start it again."]
         case errors.SlotTaken():
             return [
@@ -176,6 +184,11 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             return ["Tell the operator of the service."]
         case _:
             return []
+
+
+def _allow(session: Session) -> str:
+    place = session.redirect_uri.partition("?")[0]
+    return f"add {clean(place)} to CALENDAR_REDIRECT_URIS"
 
 
 def _refused(error: errors.ProviderRefused, session: Session) -> list[str]:

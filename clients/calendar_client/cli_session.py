@@ -45,6 +45,8 @@ class Session:
     zone_name: str = ""
     preset: str = ""
     """The CalDAV preset of this command, so that an error can name the right page."""
+    redirect_uri: str = ""
+    """Where the browser of this command ends, so that an error can name it."""
     labels: dict[str, str] = field(default_factory=dict)
     """What people call a connection, by its id."""
 
