@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 from rich.text import Text
 
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import CONFLICT, INCOMPLETE, OK, PERSON
 from calendar_client.cli_progress import sentence, settle
 from calendar_client.cli_session import Session, clean, shared_options
@@ -32,7 +33,12 @@ _id = click.argument("booking_id", metavar="ID")
 _end = click.option("--end", metavar="TIME", help="End, written like the start.")
 _minutes = click.option("--minutes", type=click.IntRange(1, MINUTES_MOST), help="Length, instead of --end.")
 _connections = click.option(
-    "--connection", "connections", multiple=True, metavar="ID", help="Write into this connection; repeatable."
+    "--connection",
+    "connections",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_connection,
+    help="Write into this connection; repeatable.",
 )
 _owner = click.option("--owner", metavar="ID", help="Write into the connections of this owner.")
 _free = click.option(

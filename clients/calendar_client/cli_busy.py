@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import INCOMPLETE
 from calendar_client.cli_session import CommandT, Session, clean, shared_options
 from calendar_client.cli_state import calendar_text
@@ -56,7 +57,14 @@ REASON_TEXTS = {
 _QUESTION = (
     click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]"),
     click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, metavar="N", help="How many days. [7]"),
-    click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable."),
+    click.option(
+        "--connection",
+        "connections",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_connection,
+        help="Only this connection; repeatable.",
+    ),
     click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]"),
     click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable."),
     click.option("--ignore-tentative", is_flag=True, help="Tentative events do not count."),

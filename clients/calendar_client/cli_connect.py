@@ -18,6 +18,7 @@ from calendar_client.cli_browser import (
     new_state,
     open_page,
 )
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import PASSWORD_PAGES
 from calendar_client.cli_json import as_json
 from calendar_client.cli_session import Session, shared_options
@@ -33,7 +34,12 @@ WITH_URL = ("nextcloud", "custom")
 
 _owner = click.option("--owner", default="", metavar="ID", help="Your own id of the person whose account it is.")
 _renew = click.option(
-    "--connection", "connection_id", default="", metavar="ID", help="Renew this connection instead of making a new one."
+    "--connection",
+    "connection_id",
+    default="",
+    metavar="ID",
+    shell_complete=complete_connection,
+    help="Renew this connection instead of making a new one.",
 )
 _redirect = click.option(
     "--redirect-uri",

@@ -43,6 +43,7 @@ class Terminal:
             "CALENDAR_API_KEY": API_KEY,
             "TZ": "Europe/Berlin",
             "COLUMNS": "80",
+            "XDG_CONFIG_HOME": "/nowhere",
             **environment,
         }
         return CliRunner().invoke(cli, list(arguments), input=input, env=env)
