@@ -28,6 +28,7 @@ test: $(VENV)/.ready ## Run every test, quick ones first
 
 check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python clients/generate_aio.py --check
 	$(BIN)/python protos/workspace.py lint
 	cd protos && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/breaking.py
@@ -35,8 +36,9 @@ check: $(VENV)/.ready ## Check stubs, protos, style and types
 	$(BIN)/ruff format --check .
 	MYPYPATH=server:clients:gen $(BIN)/mypy server/calendar_server clients/calendar_client
 
-gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/
+gen: $(VENV)/.ready ## Generate the stubs in gen/ from protos/, and the asyncio client
 	$(BIN)/python protos/generate.py
+	$(BIN)/python clients/generate_aio.py
 
 lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock

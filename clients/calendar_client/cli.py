@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 from rich.text import Text
 
+from calendar_client.channel import DEFAULT_ADDRESS
 from calendar_client.cli_booking import book, booking, cancel, reschedule
 from calendar_client.cli_busy import busy
 from calendar_client.cli_completion import PROGRAM, VARIABLE, complete_connection, completion
@@ -24,7 +25,6 @@ from calendar_client.cli_json import JsonValue, as_json
 from calendar_client.cli_session import Session, account_text, clean, group_options, shared_options
 from calendar_client.cli_state import print_calendars, print_connection
 from calendar_client.cli_watch import watch
-from calendar_client.client import DEFAULT_ADDRESS
 from calendar_client.errors import CalendarServiceError, NotFound
 from calendar_client.words import words
 from calendars.v1 import connection_pb2

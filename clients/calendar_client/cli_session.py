@@ -18,10 +18,11 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.text import Text
 
+from calendar_client.channel import DEFAULT_ADDRESS, TlsOptions
 from calendar_client.cli_config import Config, ConfigError, Profile
 from calendar_client.cli_json import JsonValue, as_json, dump
 from calendar_client.cli_time import Zone
-from calendar_client.client import DEFAULT_ADDRESS, CalendarClient, TlsOptions
+from calendar_client.client import CalendarClient
 from calendar_client.errors import CalendarServiceError, Details, Unauthorized
 from calendars.v1.connection_pb2 import Connection
 

@@ -14,7 +14,7 @@ import pytest
 
 import calendar_client
 from calendar_client import CalendarClient, TlsOptions, errors
-from calendar_client.client import is_local
+from calendar_client.channel import is_local
 from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2, errors_pb2
 from tests.fakes.fake_service import API_KEY, PASSWORD, Event, Failure, FakeService, running
 
