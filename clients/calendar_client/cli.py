@@ -32,6 +32,7 @@ from calendars.v1 import connection_pb2
 INTERRUPTED = 130
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items())
+_EPILOG += f"\n  {INTERRUPTED}  stopped by Ctrl-C"
 
 
 class Calendarctl(click.Group):
@@ -54,8 +55,8 @@ class Calendarctl(click.Group):
 def cli() -> None:
     """See when people are busy, and keep bookings in their calendars.
 
-    The service is at --address; the API key comes from CALENDAR_API_KEY or --api-key-file; `calendarctl profiles` keeps
-    both for several services. Every command takes --json.
+    The service is at --address; the API key comes from CALENDAR_API_KEY or --api-key-file. `calendarctl profiles` keeps
+    both, for one service or several.
     """
 
 
@@ -175,7 +176,7 @@ def disconnect(session: Session, connection_id: str | None, everything: bool, ye
         session.print_json(one if connection_id is not None and isinstance(one, dict) else {"data": ended})
 
 
-@cli.command()
+@cli.command(short_help="Show the services that the configuration file names.")
 @shared_options
 @click.pass_obj
 def profiles(session: Session) -> None:

@@ -28,7 +28,7 @@ MINUTES_MOST = 366 * 24 * 60
 
 _WRITING = "Writing into the calendars …"
 
-_start = "Start, such as 2026-03-17T10:00, in your zone unless it ends in an offset or Z."
+_start = "Start, such as 2026-03-17T10:00 or 'friday 10:00', in your zone unless it ends in an offset or Z."
 _id = click.argument("booking_id", metavar="ID")
 _end = click.option("--end", metavar="TIME", help="End, written like the start.")
 _minutes = click.option("--minutes", type=click.IntRange(1, MINUTES_MOST), help="Length, instead of --end.")

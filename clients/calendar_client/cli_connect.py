@@ -55,7 +55,7 @@ _no_browser = click.option(
 _no_wait = click.option("--no-wait", is_flag=True, help="Print the page to open, alone, and end.")
 
 
-@click.group()
+@click.group(short_help="Connect an account: caldav, google, microsoft.")
 def connect() -> None:
     """Connect an account.
 
@@ -63,7 +63,7 @@ def connect() -> None:
     """
 
 
-@connect.command()
+@connect.command(short_help="Apple, Fastmail, Nextcloud or another CalDAV server.")
 @click.option("--preset", type=click.Choice(PRESETS, case_sensitive=False), help="Which kind of server. [asked]")
 @click.option("--username", metavar="NAME", help="User name, for most an e-mail address. [asked]")
 @click.option("--server-url", metavar="URL", default="", help="The server's address: for nextcloud and custom.")
@@ -104,7 +104,7 @@ def caldav(
     _print_connected(session, connection, bool(connection_id))
 
 
-@connect.command()
+@connect.command(short_help="A Google account, through the browser.")
 @_redirect
 @_no_browser
 @_no_wait
@@ -132,7 +132,7 @@ def google(
     _sign_in(session, begin, redirect_uri, client_state, no_browser, no_wait, renewed=bool(connection_id))
 
 
-@connect.command()
+@connect.command(short_help="A Microsoft account, through the browser.")
 @_redirect
 @_no_browser
 @_no_wait

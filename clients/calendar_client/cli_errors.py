@@ -54,6 +54,14 @@ PASSWORD_PAGES = {
 }
 """Where people get the password for a preset."""
 
+CLIENT_PAGES = {
+    "CALENDAR_GOOGLE_CLIENT_ID": "https://console.cloud.google.com/apis/credentials (a web application, with the redirect "
+    "URI <CALENDAR_PUBLIC_URL>/oauth/google/callback)",
+    "CALENDAR_MICROSOFT_CLIENT_ID": "https://entra.microsoft.com under App registrations (web, with the redirect URI "
+    "<CALENDAR_PUBLIC_URL>/oauth/microsoft/callback)",
+}
+"""Where the operator of a service registers it as an OAuth client, by the setting that is empty without."""
+
 
 def exit_code(error: errors.CalendarServiceError) -> int:
     """The exit code by kind, see ``EXIT_CODES``."""
@@ -166,6 +174,11 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             setting = clean(error.setting) or "the setting"
             if session.redirect_uri and setting == "CALENDAR_REDIRECT_URIS":
                 return [f"The operator of the service must {_allow(session)} and start it again."]
+            if setting in CLIENT_PAGES:
+                page = CLIENT_PAGES[setting]
+                return [
+                    f"The operator makes a client at {page}, sets {setting} and its secret, and starts the service again."
+                ]
             return [f"The operator of the service must fill {setting} and start it again."]
         case errors.SlotTaken():
             return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import unicodedata
@@ -189,9 +190,22 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None and not (stream.encoding or "").lower().startswith("utf"):
-        # Better a question mark than a traceback in the middle of an answer.
-        reconfigure(errors="replace")
+        codecs.register_error("calendarctl", _plain)
+        reconfigure(errors="calendarctl")
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+_PLAIN = str.maketrans(
+    {"–": "-", "−": "-", "·": ".", "•": "*", "●": "*", "…": "...", "→": "->", "✓": "+", "✗": "x", "■": "#", "□": "."}
+)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Signs of ours that a stream does not know, in ASCII; a question mark for the rest, and never a traceback."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    piece = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(each if each.isascii() else "?" for each in piece), error.end
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, object], None]:
