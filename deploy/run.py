@@ -65,11 +65,20 @@ def banner(address: str, http_address: str, key: str | None, log: Path) -> str:
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (now, now + datetime.timedelta(days=7)))
     window = json.dumps({"start_time": start, "end_time": end})
+    variables = f"export CALENDAR_API_KEY=$(cat {KEY_FILE}) PATH=$PWD/.venv/bin:$PATH"
+    if address != "127.0.0.1:50051":
+        variables += f" CALENDAR_ADDRESS={address}"
     return f"""
 Serving gRPC on {address}, HTTP on {http_address}. Logs: {log}. Ctrl-C stops.
 {shown}
 
-Paste into another terminal, here:
+Paste into another terminal, here. The first busy week (connect asks for a server, a name and an app password):
+
+  {variables}
+  calendarctl connect caldav
+  calendarctl busy
+
+The same service by grpcurl:
 
   grpcurl -plaintext {address} describe {service}
   grpcurl -plaintext {header} {address} {service}/List
@@ -78,8 +87,6 @@ Paste into another terminal, here:
 The same as HTTP with JSON (docs/http-api.md):
 
   curl -sS {header} http://{http_address}/v1/calendars
-
-Or with the command line: .venv/bin/calendarctl --api-key-file {KEY_FILE} --help
 """
 
 
