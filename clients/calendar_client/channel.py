@@ -14,6 +14,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 SERVICE = "calendars.v1.CalendarService"
 
 SERVICE_CONFIG = {
+    # Where the address names several servers, as one of DNS may, all of them are used, and one that ends is left out.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": SERVICE}],
@@ -27,7 +29,7 @@ SERVICE_CONFIG = {
         },
         # Connect proves a password. Providers lock accounts that see too many trials, so a person decides to repeat it.
         {"name": [{"service": SERVICE, "method": "Connect"}]},
-    ]
+    ],
 }
 """The standard retry policy: UNAVAILABLE only, three attempts within the call's deadline, never for Connect.
 
