@@ -39,6 +39,7 @@ fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits (FUZZ_CALLS
 check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python protos/document.py --check
+	$(BIN)/python clients/generate_aio.py --check
 	$(BIN)/python protos/workspace.py lint
 	cd protos && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/breaking.py
@@ -49,6 +50,7 @@ check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 gen: $(VENV)/.ready ## Generate the stubs in gen/ and the reference in docs/ from protos/
 	$(BIN)/python protos/generate.py
 	$(BIN)/python protos/document.py
+	$(BIN)/python clients/generate_aio.py
 
 lock: $(VENV)/.ready ## Resolve the lock files again
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -162,6 +163,11 @@ def print_booking(
             Text(" No calendar shows it: no connection has a calendar that can be written to.", style="yellow")
         )
         return
+    console.print(events_table(events, session))
+
+
+def events_table(events: Sequence[booking_pb2.BookingEvent], session: Session, *, moving: bool = False) -> Table:
+    """Where a booking stands in each calendar. ``moving``: what is pending turns, for a picture that is drawn again."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -169,9 +175,12 @@ def print_booking(
     for event in events:
         state = word(_STATE, event.state)
         sign, style = STATE_SIGNS.get(state, ("?", ""))
+        shown: RenderableType = Text(f" {sign} {state}", style=style)
+        if moving and state == "pending":
+            shown = Padding(Spinner("dots", Text(state, style=style), style=style), (0, 0, 0, 1))
         where = f"{session.label(event.connection_id)} · {calendar_text(event.calendar_id)}"
-        table.add_row(Text(f" {sign} {state}", style=style), where, _event_text(event, state, session))
-    console.print(table)
+        table.add_row(shown, where, _event_text(event, state, session))
+    return table
 
 
 def _event_text(event: booking_pb2.BookingEvent, state: str, session: Session) -> Text:

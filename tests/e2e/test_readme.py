@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from deploy import local
-from tests.e2e.conftest import PASSWORD, Person, at
+from tests.e2e.conftest import PASSWORD, Person, at, span
 
 ROOT = Path(__file__).parents[2]
 README = re.findall(r"^```(console|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -137,10 +137,29 @@ def newcomer(folder: Path, person: Person) -> Iterator[Person]:
 
 
 def test_the_lines_of_calendarctl(folder: Path, newcomer: Person) -> None:
-    script = block("calendarctl busy").replace('--username "$NAME"', '--username "$NAME" --password-stdin')
+    script = block("calendarctl reschedule").replace('--username "$NAME"', '--username "$NAME" --password-stdin')
     printed = run(script, folder, newcomer, stdin=f"{PASSWORD}\n")
     assert "Interview" in printed
     assert newcomer.events(f"/{newcomer.name}/work/") == []
+
+
+def test_the_first_busy_week_is_three_lines(folder: Path, newcomer: Person) -> None:
+    person = newcomer
+    person.put(f"/{person.name}/work/", "nine", span(at(9), at(10)))
+    answers = f'--preset custom --server-url "{person.url}" --username {person.name} --password-stdin'
+    script = block("asks for apple").replace("connect caldav ", f"connect caldav {answers} ")
+    printed = run(script + "calendarctl disconnect --all --yes\n", folder, person, stdin=f"{PASSWORD}\n")
+    assert "Connected." in printed
+    assert "Nothing is missing." in printed
+    assert "1 h" in printed
+
+
+def test_what_make_run_prints_for_calendarctl_is_the_same(folder: Path) -> None:
+    printed = (folder / "run.log").read_text()
+    address = (folder / "address").read_text()
+    lines = [line.split("#")[0].strip() for line in block("asks for apple").splitlines()]
+    lines[0] += f" CALENDAR_ADDRESS={address}"
+    assert [line for line in lines if line not in printed] == []
 
 
 def test_the_lines_of_grpcurl(folder: Path, newcomer: Person) -> None:
