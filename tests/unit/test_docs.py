@@ -43,6 +43,7 @@ PROVIDERS = {
     "www.fastmail.help",
     "docs.nextcloud.com",
     "www.rfc-editor.org",
+    "keepachangelog.com",
     "semver.org",
 }
 """Whose pages may be linked to: the providers' own, and specifications. Others may be gone or changed tomorrow."""
@@ -96,7 +97,14 @@ def test_every_setting_that_a_page_names_is_one(page: Path) -> None:
     known = {field.metadata["name"] for field in dataclasses.fields(Config)}
     # The files that hold a setting's text, what calendarctl and the tests take, and reasons that begin alike.
     known |= {f"{name}_FILE" for name in known}
-    known |= {"CALENDAR_API_KEY", "CALENDAR_ADDRESS", "CALENDAR_TEST_POSTGRES", "CALENDAR_CHAOS", "CALENDAR_CHAOS_SEED"}
+    known |= {
+        "CALENDAR_API_KEY",
+        "CALENDAR_ADDRESS",
+        "CALENDAR_PROFILE",
+        "CALENDAR_TEST_POSTGRES",
+        "CALENDAR_CHAOS",
+        "CALENDAR_CHAOS_SEED",
+    }
     known |= {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name}
     for name in set(re.findall(r"(?<![A-Z_])CALENDAR_[A-Z_]*", page.read_text())):
         # `CALENDAR_EXPAND_…` and such stand for several.

@@ -51,8 +51,7 @@ def same_to_a_stranger(
     assert ends[0] == ends[1]
     assert ends[0][0] == "NotFound"
     assert asked[0] == asked[1]
-    # GetBusy reads SQLite by a way of its own, which tells nobody of its statements.
-    assert asked[0] or world.store.is_sqlite
+    assert asked[0]
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())

@@ -47,6 +47,7 @@ GROUP_MOST = 64
 CHUNK = 500
 """Values in one list of a statement."""
 
+_peewee = logging.getLogger("peewee")
 _BROKEN = psycopg.pq.TransactionStatus.INERROR
 
 Row = dict[str, Any]
@@ -400,6 +401,9 @@ class Database:
         if self._thread.inside:
             with translated():
                 return list(self._engine.execute_sql(self._spelled(sql), values).fetchall())
+        if _peewee.isEnabledFor(logging.DEBUG):
+            # As peewee tells its own, but without values.
+            _peewee.debug((sql, ()))
         with translated():
             raw = self._pool.take()
             try:
