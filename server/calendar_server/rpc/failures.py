@@ -20,12 +20,12 @@ from calendar_server.peers import Buckets
 
 _log = logging.getLogger(__name__)
 
-FREE = 10
+FREE = 30
 """Failures of one peer that are answered at once."""
-PER_MINUTE = 10.0
+PER_MINUTE = 60.0
 """Failures of one peer that it may have in a minute after that."""
-WAIT_MOST_S = 5.0
-"""Seconds that an answer waits at most: less than the deadline that most clients have."""
+WAIT_MOST_S = 1.0
+"""Seconds that an answer waits at most: enough to make guessing slow, and far less than any deadline."""
 WAITING_MOST = 2048
 """Answers that may wait at once. Further ones are given at once: they must not take our memory."""
 _PROVEN_MOST = 10_000
