@@ -20,9 +20,15 @@ KEY_FILE = Path("var/api-key")
 
 
 def main() -> int:
-    """Serve until Ctrl-C. Settings of the environment hold; only reflection and the HTTP API are turned on besides."""
+    """Serve until Ctrl-C. What the environment sets holds; reflection, the HTTP API and calendarctl's sign-in are on."""
     told = {name: value for name, value in os.environ.items() if name.startswith("CALENDAR_")}
-    settings = {"CALENDAR_REFLECTION": "1", "CALENDAR_HTTP_API": "1", **told}
+    settings = {
+        "CALENDAR_REFLECTION": "1",
+        "CALENDAR_HTTP_API": "1",
+        # Where `calendarctl connect google` and `… microsoft` wait for the browser.
+        "CALENDAR_REDIRECT_URIS": "http://127.0.0.1:8085/connected",
+        **told,
+    }
     address = settings.setdefault("CALENDAR_GRPC_ADDRESS", "127.0.0.1:50051")
     http_address = settings.setdefault("CALENDAR_HTTP_ADDRESS", "127.0.0.1:8080")
     KEY_FILE.parent.mkdir(exist_ok=True)
@@ -59,11 +65,20 @@ def banner(address: str, http_address: str, key: str | None, log: Path) -> str:
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (now, now + datetime.timedelta(days=7)))
     window = json.dumps({"start_time": start, "end_time": end})
+    variables = f"export CALENDAR_API_KEY=$(cat {KEY_FILE}) PATH=$PWD/.venv/bin:$PATH"
+    if address != "127.0.0.1:50051":
+        variables += f" CALENDAR_ADDRESS={address}"
     return f"""
 Serving gRPC on {address}, HTTP on {http_address}. Logs: {log}. Ctrl-C stops.
 {shown}
 
-Paste into another terminal, here:
+Paste into another terminal, here. The first busy week (connect asks for a server, a name and an app password):
+
+  {variables}
+  calendarctl connect caldav
+  calendarctl busy
+
+The same service by grpcurl:
 
   grpcurl -plaintext {address} describe {service}
   grpcurl -plaintext {header} {address} {service}/List
@@ -72,8 +87,6 @@ Paste into another terminal, here:
 The same as HTTP with JSON (docs/http-api.md):
 
   curl -sS {header} http://{http_address}/v1/calendars
-
-Or with the command line: .venv/bin/calendarctl --api-key-file {KEY_FILE} --help
 """
 
 

@@ -7,7 +7,8 @@ and googleapis-common-protos only. ``cli*.py`` is ``calendarctl``, which needs c
 
 from __future__ import annotations
 
-from calendar_client.client import DEFAULT_ADDRESS, CalendarClient, TlsOptions
+from calendar_client.channel import DEFAULT_ADDRESS, TlsOptions
+from calendar_client.client import CalendarClient
 from calendar_client.errors import (
     AccountMismatch,
     AdminConsentRequired,

@@ -14,8 +14,11 @@ from collections.abc import Sequence
 import click
 from rich.text import Text
 
+from calendar_client.channel import DEFAULT_ADDRESS
 from calendar_client.cli_booking import book, booking, cancel, reschedule
 from calendar_client.cli_busy import busy
+from calendar_client.cli_completion import PROGRAM, VARIABLE, complete_connection, completion
+from calendar_client.cli_config import Config, ConfigError
 from calendar_client.cli_connect import connect
 from calendar_client.cli_doctor import doctor
 from calendar_client.cli_errors import EXIT_CODES, exit_code, show
@@ -30,6 +33,7 @@ from calendars.v1 import connection_pb2
 INTERRUPTED = 130
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items())
+_EPILOG += f"\n  {INTERRUPTED}  stopped by Ctrl-C"
 
 
 class Calendarctl(click.Group):
@@ -52,7 +56,8 @@ class Calendarctl(click.Group):
 def cli() -> None:
     """See when people are busy, and keep bookings in their calendars.
 
-    The service is at --address; the API key comes from CALENDAR_API_KEY or --api-key-file.
+    The service is at --address; the API key comes from CALENDAR_API_KEY or --api-key-file. `calendarctl profiles` keeps
+    both, for one service or several.
     """
 
 
@@ -90,7 +95,7 @@ def list_connections(
 
 
 @cli.command()
-@click.argument("connection_id", metavar="CONNECTION")
+@click.argument("connection_id", metavar="CONNECTION", shell_complete=complete_connection)
 @shared_options
 @click.pass_obj
 def calendars(session: Session, connection_id: str) -> None:
@@ -108,7 +113,7 @@ def calendars(session: Session, connection_id: str) -> None:
 
 
 @cli.command()
-@click.argument("connection_id", metavar="CONNECTION")
+@click.argument("connection_id", metavar="CONNECTION", shell_complete=complete_connection)
 @click.option("--bookings", metavar="CALENDAR", help="The id of the calendar that receives bookings.")
 @click.option("--blocks", multiple=True, metavar="CALENDAR", help="The id of a calendar that blocks; repeatable.")
 @click.option("--blocks-none", is_flag=True, help="No calendar of this connection blocks.")
@@ -139,7 +144,7 @@ def choose(
 
 
 @cli.command()
-@click.argument("connection_id", metavar="[CONNECTION]", required=False)
+@click.argument("connection_id", metavar="[CONNECTION]", required=False, shell_complete=complete_connection)
 @click.option("--all", "everything", is_flag=True, help="Disconnect every connection of the organization.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @shared_options
@@ -172,6 +177,46 @@ def disconnect(session: Session, connection_id: str | None, everything: bool, ye
         session.print_json(one if connection_id is not None and isinstance(one, dict) else {"data": ended})
 
 
+@cli.command(short_help="Show the services that the configuration file names.")
+@shared_options
+@click.pass_obj
+def profiles(session: Session) -> None:
+    """Show the profiles: services and how to reach them, kept in a file.
+
+    --profile or CALENDAR_PROFILE names the one to use, else the file's line `default` does.
+
+    \b
+      default = "work"
+    \b
+      [profiles.work]
+      address = "calendars.example.org:443"
+      api-key-file = "work.key"        # beside the file
+      tls = true                       # also: tls-ca, tls-cert, tls-key, plaintext, zone
+    """
+    try:
+        config = Config.read()
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if session.json:
+        kept: list[JsonValue] = [
+            {"name": each.name, "address": each.address, "default": each.name == config.default}
+            for each in config.profiles.values()
+        ]
+        session.print_json({"file": str(config.path), "profiles": kept})
+        return
+    if not config.profiles:
+        session.out.print(Text("There are no profiles yet.", style="bold"))
+        session.out.print(
+            Text(f"`calendarctl profiles --help` shows what to write into {config.path}.", style="dim"), soft_wrap=True
+        )
+        return
+    for each in config.profiles.values():
+        mark = ("● ", "green") if each.name == config.default else ("  ", "")
+        line = Text.assemble(" ", mark, (clean(each.name), "bold"), f"   {clean(each.address) or DEFAULT_ADDRESS}")
+        session.out.print(line, soft_wrap=True)
+    session.out.print(Text(f"\n   {config.path}", style="dim"), soft_wrap=True)
+
+
 def _confirm(everything: bool, yes: bool, names: Sequence[str]) -> None:
     """Ask the person, if there is one; a script has made up its mind, but for ``--all``."""
     if yes:
@@ -183,13 +228,13 @@ def _confirm(everything: bool, yes: bool, names: Sequence[str]) -> None:
         raise click.UsageError("--all needs --yes where nobody can be asked.")
 
 
-for _command in (connect, busy, watch, book, reschedule, cancel, booking, doctor):
+for _command in (connect, busy, watch, book, reschedule, cancel, booking, doctor, completion):
     cli.add_command(_command)
 
 
 def main() -> None:
     """The entry point of ``calendarctl``."""
-    cli(prog_name="calendarctl")
+    cli(prog_name=PROGRAM, complete_var=VARIABLE)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import TypeVar
 import click
 from rich.text import Text
 
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import CONFLICT, INCOMPLETE, OK, PERSON
+from calendar_client.cli_progress import sentence, settle
 from calendar_client.cli_session import Session, clean, shared_options
 from calendar_client.cli_state import print_booking
 from calendar_client.cli_time import Zone, instant, parse_moment
@@ -24,12 +26,19 @@ CommandT = TypeVar("CommandT", bound=Callable[..., object])
 DEFAULT_MINUTES = 30
 MINUTES_MOST = 366 * 24 * 60
 
-_start = "Start, such as 2026-03-17T10:00, in your zone unless it ends in an offset or Z."
+_WRITING = "Writing into the calendars …"
+
+_start = "Start, such as 2026-03-17T10:00 or 'friday 10:00', in your zone unless it ends in an offset or Z."
 _id = click.argument("booking_id", metavar="ID")
 _end = click.option("--end", metavar="TIME", help="End, written like the start.")
 _minutes = click.option("--minutes", type=click.IntRange(1, MINUTES_MOST), help="Length, instead of --end.")
 _connections = click.option(
-    "--connection", "connections", multiple=True, metavar="ID", help="Write into this connection; repeatable."
+    "--connection",
+    "connections",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_connection,
+    help="Write into this connection; repeatable.",
 )
 _owner = click.option("--owner", metavar="ID", help="Write into the connections of this owner.")
 _free = click.option(
@@ -95,8 +104,9 @@ def book(
     begins = _moment(start, zone, "--start")
     ends = _end_of(begins, end, minutes, zone) or begins.astimezone(UTC) + timedelta(minutes=DEFAULT_MINUTES)
     with session.client() as client:
-        with session.waiting("Writing into the calendars …"):
-            answer = client.sync_booking(
+
+        def send(wait: timedelta) -> SyncBookingResponse:
+            return client.sync_booking(
                 booking_id,
                 revision,
                 title=title,
@@ -110,9 +120,11 @@ def book(
                 connection_ids=connections,
                 owner=owner,
                 require_free=require_free,
-                wait=timedelta(seconds=wait_s),
+                wait=wait,
             )
-        _finish(session, client, answer, revision, wait_s, "Booked.")
+
+        answer = settle(session, client, booking_id, send, text=_WRITING, wait_s=wait_s)
+        _finish(session, client, answer, revision, wait_s, "Booked")
 
 
 @click.command()
@@ -168,8 +180,9 @@ def reschedule(
                 if stays
                 else begins.astimezone(UTC) + (instant(booking.end_time) - instant(booking.start_time))
             )
-        with session.waiting("Writing into the calendars …"):
-            answer = client.sync_booking(
+
+        def send(wait: timedelta) -> SyncBookingResponse:
+            return client.sync_booking(
                 booking_id,
                 booking.revision + 1,
                 title=booking.title if title is None else title,
@@ -183,11 +196,12 @@ def reschedule(
                 connection_ids=connections or (() if owner is not None else _shown_in(known)),
                 owner=owner,
                 require_free=require_free,
-                wait=timedelta(seconds=wait_s),
+                wait=wait,
             )
-        _finish(
-            session, client, answer, booking.revision + 1, wait_s, "Moved." if start or end or minutes else "Changed."
-        )
+
+        answer = settle(session, client, booking_id, send, text=_WRITING, wait_s=wait_s)
+        done = "Moved" if start or end or minutes else "Changed"
+        _finish(session, client, answer, booking.revision + 1, wait_s, done)
 
 
 @click.command()
@@ -199,11 +213,12 @@ def cancel(session: Session, booking_id: str, wait_s: float) -> None:
     """Take a booking out of the calendars again."""
     with session.client() as client:
         known = client.get_booking(booking_id).booking
-        with session.waiting("Taking it out of the calendars …"):
-            answer = client.sync_booking(
-                booking_id, known.revision + 1, status="cancelled", wait=timedelta(seconds=wait_s)
-            )
-        _finish(session, client, answer, known.revision + 1, wait_s, "Cancelled.")
+
+        def send(wait: timedelta) -> SyncBookingResponse:
+            return client.sync_booking(booking_id, known.revision + 1, status="cancelled", wait=wait)
+
+        answer = settle(session, client, booking_id, send, text="Taking it out of the calendars …", wait_s=wait_s)
+        _finish(session, client, answer, known.revision + 1, wait_s, "Cancelled")
 
 
 @click.command()
@@ -247,9 +262,10 @@ def _finish(
         if superseded:
             text = f"Revision {answer.booking.revision} is there already, so this one changed nothing. The booking as it is:"
             session.out.print(Text(text, style="bold yellow"))
-        else:
-            session.out.print(Text(done, style="bold green"))
         print_booking(session.out, answer.booking, answer.events, session)
+        if not superseded:
+            session.out.print()
+            session.out.print(Text.assemble(" ", sentence(answer, done)))
         _print_rest(session, answer, code)
     click.get_current_context().exit(CONFLICT if superseded else code)
 
@@ -258,12 +274,11 @@ def _print_rest(session: Session, answer: SyncBookingResponse, code: int) -> Non
     """What is left to do, if anything."""
     booking_id = clean(answer.booking.id)
     if any(each.state == booking_pb2.BOOKING_EVENT_STATE_PENDING for each in answer.events):
-        session.out.print()
         session.out.print(
-            Text(f" It is stored and will be done. To look again: calendarctl booking {booking_id}", style="dim")
+            Text(f" It is stored and will be done. To look again: calendarctl booking {booking_id}", style="dim"),
+            soft_wrap=True,
         )
     if code == PERSON:
-        session.out.print()
         session.out.print(Text(" A calendar does not take it. When its owner has mended that, send a new revision:"))
         session.out.print(Text(f" calendarctl reschedule {booking_id} …", style="cyan"))
     if not answer.events and code == INCOMPLETE:

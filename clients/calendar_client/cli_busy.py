@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -12,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import INCOMPLETE
 from calendar_client.cli_session import CommandT, Session, clean, shared_options
 from calendar_client.cli_state import calendar_text
@@ -24,12 +26,12 @@ from calendar_client.cli_time import (
     parse_day,
     span_text,
 )
-from calendar_client.cli_week import ASCII, UNICODE, Doubt, Glyphs, Span, draw, legend
+from calendar_client.cli_week import ASCII, UNICODE, Doubt, Glyphs, Span, draw, draw_month, legend
 from calendar_client.words import word
 from calendars.v1 import availability_pb2
 from calendars.v1.calendar_service_pb2 import GetBusyResponse
 
-DAYS_MOST = 366
+DAYS, DAYS_MOST = 7, 366
 
 _STATES = availability_pb2.BusyState.DESCRIPTOR
 _REASONS = availability_pb2.BlockReason.DESCRIPTOR
@@ -54,9 +56,19 @@ REASON_TEXTS = {
 
 
 _QUESTION = (
-    click.option("--start", metavar="DAY", default="today", help="First day: 2026-03-17, today or tomorrow. [today]"),
-    click.option("--days", type=click.IntRange(1, DAYS_MOST), default=7, metavar="N", help="How many days. [7]"),
-    click.option("--connection", "connections", multiple=True, metavar="ID", help="Only this connection; repeatable."),
+    click.option(
+        "--start", metavar="DAY", default="today", help="First day: 2026-03-17, today, tomorrow or monday. [today]"
+    ),
+    click.option("--days", type=click.IntRange(1, DAYS_MOST), metavar="N", help="How many days. [7]"),
+    click.option("--month", is_flag=True, help="The whole month that the first day is in."),
+    click.option(
+        "--connection",
+        "connections",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_connection,
+        help="Only this connection; repeatable.",
+    ),
     click.option("--owner", metavar="ID", help="The connections of this owner. [those without an owner]"),
     click.option("--exclude", multiple=True, metavar="BOOKING", help="A booking that does not count; repeatable."),
     click.option("--ignore-tentative", is_flag=True, help="Tentative events do not count."),
@@ -79,16 +91,23 @@ class Days:
 
     days: Sequence[date]
     window: Span
+    month: bool = False
 
     @classmethod
-    def read(cls, start: str, count: int, zone: Zone) -> Days:
+    def read(cls, start: str, count: int | None, zone: Zone, *, month: bool = False) -> Days:
         """``start`` as a person types it. Raises ``click.BadParameter``."""
+        if month and count is not None:
+            raise click.UsageError("Use --days or --month, not both.")
         try:
             first = parse_day(start, zone)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--start") from error
+        if month:
+            first = first.replace(day=1)
+            count = monthrange(first.year, first.month)[1]
+        count = DAYS if count is None else count
         days = [first + timedelta(days=each) for each in range(count)]
-        return cls(days, Span(zone.midnight(first), zone.midnight(first + timedelta(days=count))))
+        return cls(days, Span(zone.midnight(first), zone.midnight(first + timedelta(days=count))), month)
 
 
 @click.command()
@@ -100,7 +119,8 @@ class Days:
 def busy(
     session: Session,
     start: str,
-    days: int,
+    days: int | None,
+    month: bool,
     connections: Sequence[str],
     owner: str | None,
     exclude: Sequence[str],
@@ -111,14 +131,14 @@ def busy(
 ) -> None:
     """Show when people are busy.
 
-    A row for each day, with the times in a list below.
+    A row for each day, with the times in a list below; with --month a calendar page.
 
     A calendar that cannot be read fails the command, for unknown is not free. With --partial the rest is shown, and time
     that nobody knows is hatched.
     """
     if connections and owner is not None:
         raise click.UsageError("Use --connection or --owner, not both.")
-    asked = Days.read(start, days, session.zone)
+    asked = Days.read(start, days, session.zone, month=month)
     with session.client() as client:
         with session.waiting("Reading the calendars …"):
             answer = client.get_busy(
@@ -165,12 +185,15 @@ def print_answer(console: Console, answer: GetBusyResponse, asked: Days, session
     console.print()
     if doubt is not Doubt.NONE:
         _print_doubt(console, answer, doubt, session)
-    for line in draw(days, zone, spans, doubt, width=console.width, glyphs=glyphs):
+    picture = draw_month if asked.month else draw
+    for line in picture(days, zone, spans, doubt, width=console.width, glyphs=glyphs):
         console.print(line)
-    console.print(legend(doubt, glyphs))
+    console.print(legend(doubt, glyphs, month_width=console.width if asked.month else None))
     console.print()
     if explain:
         _print_events(console, answer, session)
+    elif asked.month and spans:
+        _print_month_sources(console, answer, session)
     else:
         _print_spans(console, answer, spans, doubt, session)
     _print_calendars(console, answer, session)
@@ -263,6 +286,20 @@ def _print_spans(
         )
         previous = day
     console.print(table)
+    console.print()
+
+
+def _print_month_sources(console: Console, answer: GetBusyResponse, session: Session) -> None:
+    """Which calendars make the month busy, with how many hours each; the list of times would be too long."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, justify="right")
+    for calendar in answer.calendars:
+        length = sum((instant(each.end_time) - instant(each.start_time) for each in calendar.busy), timedelta())
+        if length:
+            table.add_row(f"   {_where(calendar, answer, session)}", Text(length_text(length), style="dim"))
+    console.print(table)
+    console.print(Text("   The times of a week: calendarctl busy --start DAY", style="dim"))
     console.print()
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import click
 from rich.text import Text
 
+from calendar_client.cli_completion import complete_connection
 from calendar_client.cli_errors import PERSON, next_steps
 from calendar_client.cli_json import JsonValue
 from calendar_client.cli_session import Session, account_text, clean, shared_options
@@ -41,7 +42,7 @@ class Finding:
 
 
 @click.command()
-@click.argument("connection_id", metavar="CONNECTION")
+@click.argument("connection_id", metavar="CONNECTION", shell_complete=complete_connection)
 @click.option("--no-write", is_flag=True, help="Leave out the test that writes an event and removes it again.")
 @shared_options
 @click.pass_obj

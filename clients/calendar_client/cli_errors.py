@@ -7,6 +7,7 @@ import grpc
 from rich.text import Text
 
 from calendar_client import errors
+from calendar_client.cli_browser import SignInFailed
 from calendar_client.cli_json import JsonValue, as_json, dump
 from calendar_client.cli_session import Session, clean
 
@@ -53,10 +54,19 @@ PASSWORD_PAGES = {
 }
 """Where people get the password for a preset."""
 
+CLIENT_PAGES = {
+    "CALENDAR_GOOGLE_CLIENT_ID": "https://console.cloud.google.com/apis/credentials (a web application, with the redirect "
+    "URI <CALENDAR_PUBLIC_URL>/oauth/google/callback)",
+    "CALENDAR_MICROSOFT_CLIENT_ID": "https://entra.microsoft.com under App registrations (web, with the redirect URI "
+    "<CALENDAR_PUBLIC_URL>/oauth/microsoft/callback)",
+}
+"""Where the operator of a service registers it as an OAuth client, by the setting that is empty without."""
+
 
 def exit_code(error: errors.CalendarServiceError) -> int:
     """The exit code by kind, see ``EXIT_CODES``."""
-    return next((code for cls, code in _CODES if isinstance(error, cls)), UNFORESEEN)
+    kind = error.like if isinstance(error, SignInFailed) else type(error)
+    return next((code for cls, code in _CODES if issubclass(kind, cls)), UNFORESEEN)
 
 
 def show(error: errors.CalendarServiceError, session: Session, command: str) -> None:
@@ -112,7 +122,11 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
         f"calendarctl calendars {connection} shows what there is; calendarctl choose {connection} changes the choice."
     )
     match error:
+        case SignInFailed():
+            return [clean(each) for each in error.steps]
         case errors.ValidationError():
+            if session.redirect_uri and any(each.field.endswith(".redirect_uri") for each in error.violations):
+                return [f"The operator of the service must {_allow(session)} and start it again."]
             if command == "book" and any(each.field == "booking.revision" for each in error.violations):
                 return [
                     "There is a booking with this id already. Change it with `calendarctl reschedule`, or use another id."
@@ -158,6 +172,13 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             ]
         case errors.NotConfigured():
             setting = clean(error.setting) or "the setting"
+            if session.redirect_uri and setting == "CALENDAR_REDIRECT_URIS":
+                return [f"The operator of the service must {_allow(session)} and start it again."]
+            if setting in CLIENT_PAGES:
+                page = CLIENT_PAGES[setting]
+                return [
+                    f"The operator makes a client at {page}, sets {setting} and its secret, and starts the service again."
+                ]
             return [f"The operator of the service must fill {setting} and start it again."]
         case errors.SlotTaken():
             return [
@@ -176,6 +197,11 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             return ["Tell the operator of the service."]
         case _:
             return []
+
+
+def _allow(session: Session) -> str:
+    place = session.redirect_uri.partition("?")[0]
+    return f"add {clean(place)} to CALENDAR_REDIRECT_URIS"
 
 
 def _refused(error: errors.ProviderRefused, session: Session) -> list[str]:

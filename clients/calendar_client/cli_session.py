@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import unicodedata
@@ -13,17 +14,21 @@ from typing import TypeVar
 
 import click
 import grpc
+from click.shell_completion import CompletionItem
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.text import Text
 
+from calendar_client.channel import DEFAULT_ADDRESS, TlsOptions
+from calendar_client.cli_config import Config, ConfigError, Profile
 from calendar_client.cli_json import JsonValue, as_json, dump
 from calendar_client.cli_time import Zone
-from calendar_client.client import DEFAULT_ADDRESS, CalendarClient, TlsOptions
+from calendar_client.client import CalendarClient
 from calendar_client.errors import CalendarServiceError, Details, Unauthorized
 from calendars.v1.connection_pb2 import Connection
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 IDS_MOST = 100
 """Ids that one List takes."""
@@ -43,19 +48,36 @@ class Session:
     timeout_s: float | None = None
     json: bool = False
     zone_name: str = ""
+    profile_name: str = ""
     preset: str = ""
     """The CalDAV preset of this command, so that an error can name the right page."""
+    redirect_uri: str = ""
+    """Where the browser of this command ends, so that an error can name it."""
     labels: dict[str, str] = field(default_factory=dict)
     """What people call a connection, by its id."""
 
     def client(self) -> CalendarClient:
-        """The client. Raises ``click.UsageError`` for options that do not fit, ``Unauthorized`` without a key."""
+        """The client. Raises ``click.UsageError`` for options that do not fit, ``Unauthorized`` without a key.
+
+        What an option says holds above the profile that was named, that above the environment, and the environment above
+        the profile that is the file's default.
+        """
+        profile = self.profile
         try:
             tls = None
-            if self.tls or self.tls_ca or self.tls_cert or self.tls_key:
-                tls = TlsOptions.from_files(self.tls_ca or None, self.tls_cert or None, self.tls_key or None)
+            ca, cert, key = (
+                self.tls_ca or profile.tls_ca,
+                self.tls_cert or profile.tls_cert,
+                self.tls_key or profile.tls_key,
+            )
+            if self.tls or profile.tls or ca or cert or key:
+                tls = TlsOptions.from_files(ca or None, cert or None, key or None)
             return CalendarClient(
-                self.address_or_default, self._api_key(), tls=tls, plaintext=self.plaintext, timeout_s=self.timeout_s
+                self.address_or_default,
+                self._api_key(),
+                tls=tls,
+                plaintext=self.plaintext or profile.plaintext,
+                timeout_s=self.timeout_s,
             )
         except OSError as error:
             raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}.") from error
@@ -64,29 +86,55 @@ class Session:
             raise click.UsageError(text) from error
 
     @property
+    def profile(self) -> Profile:
+        """``--profile``, else CALENDAR_PROFILE, else the file's default; an empty one where there is none."""
+        try:
+            config = Config.read()
+            name = self.profile_name or _environment("CALENDAR_PROFILE")
+            if name:
+                return config.profile(name)
+            if not config.default:
+                return Profile()
+            default = config.profile(config.default)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        # An address elsewhere has nothing to do with the default profile: its key and its TLS belong to its own address.
+        address = self.address or _environment("CALENDAR_ADDRESS")
+        if address and address != default.address:
+            return Profile(zone=default.zone)
+        return default
+
+    @property
+    def _profile_is_named(self) -> bool:
+        return bool(self.profile_name or _environment("CALENDAR_PROFILE"))
+
+    @property
     def address_or_default(self) -> str:
-        """``--address``, else CALENDAR_ADDRESS, else this machine."""
-        return self.address or os.environ.get("CALENDAR_ADDRESS", "").strip() or DEFAULT_ADDRESS
+        """``--address``, else the named profile's, else CALENDAR_ADDRESS, else the default profile's, else this machine."""
+        told, environment = self.profile.address, _environment("CALENDAR_ADDRESS")
+        order = (told, environment) if self._profile_is_named else (environment, told)
+        return next(filter(None, (self.address, *order, DEFAULT_ADDRESS)))
 
     def _api_key(self) -> str:
-        path = self.api_key_file
+        told, environment = self.profile.api_key_file, _environment("CALENDAR_API_KEY")
+        path = self.api_key_file or (told if self._profile_is_named or not environment else "")
         if path:
             key = Path(path).expanduser().read_text(errors="replace").strip()
             if not key:
                 raise click.UsageError(f"{path} is empty; it should hold the API key.")
             return key
-        key = os.environ.get("CALENDAR_API_KEY", "").strip()
-        if not key:
+        if not environment:
             raise Unauthorized("There is no API key to call with.", Details(code=grpc.StatusCode.UNAUTHENTICATED))
-        return key
+        return environment
 
     @property
     def zone(self) -> Zone:
-        """``--zone``, else this machine's. Raises ``click.BadParameter``."""
-        if not self.zone_name:
+        """``--zone``, else the profile's, else this machine's. Raises ``click.BadParameter``."""
+        name = self.zone_name or self.profile.zone
+        if not name:
             return Zone.local()
         try:
-            return Zone.named(self.zone_name)
+            return Zone.named(name)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--zone") from error
 
@@ -124,6 +172,10 @@ class Session:
         return self.labels.get(connection_id, clean(connection_id))
 
 
+def _environment(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
 def account_text(connection: Connection) -> str:
     """What people call the account: its e-mail address, or the id where there is none."""
     return clean(connection.account_email or connection.id)
@@ -138,9 +190,22 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None and not (stream.encoding or "").lower().startswith("utf"):
-        # Better a question mark than a traceback in the middle of an answer.
-        reconfigure(errors="replace")
+        codecs.register_error("calendarctl", _plain)
+        reconfigure(errors="calendarctl")
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+_PLAIN = str.maketrans(
+    {"–": "-", "−": "-", "·": ".", "•": "*", "●": "*", "…": "...", "→": "->", "✓": "+", "✗": "x", "■": "#", "□": "."}
+)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Signs of ours that a stream does not know, in ASCII; a question mark for the rest, and never a traceback."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    piece = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(each if each.isascii() else "?" for each in piece), error.end
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, object], None]:
@@ -162,6 +227,7 @@ class _Option:
     type: click.ParamType[object] | None = None
     is_flag: bool = False
     metavar: str | None = None
+    shell_complete: Completer | None = None
 
     def add(self, command: CommandT, *, hidden: bool) -> CommandT:
         option = click.option(
@@ -170,6 +236,7 @@ class _Option:
             type=self.type,
             is_flag=self.is_flag,
             metavar=self.metavar,
+            shell_complete=self.shell_complete,
             help=self.help,
             hidden=hidden,
             expose_value=False,
@@ -178,7 +245,23 @@ class _Option:
         return option(command)
 
 
+def _complete_profile(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """The names of profiles that begin so."""
+    try:
+        profiles = Config.read().profiles
+    except ConfigError:
+        return []
+    return [CompletionItem(name, help=each.address) for name, each in profiles.items() if name.startswith(typed)]
+
+
 _REACH = (
+    _Option(
+        field="profile_name",
+        flag="--profile",
+        metavar="NAME",
+        shell_complete=_complete_profile,
+        help="Profile of the configuration file, see `calendarctl profiles`. [CALENDAR_PROFILE, or the file's default]",
+    ),
     _Option(
         field="address",
         flag="--address",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ _STATUS = connection_pb2.ConnectionStatus.DESCRIPTOR
 _SYNC = connection_pb2.SyncStatus.DESCRIPTOR
 _PROVIDER = connection_pb2.Provider.DESCRIPTOR
 _STATE = booking_pb2.BookingEventState.DESCRIPTOR
+_DRIFT = booking_pb2.BookingEventDrift.DESCRIPTOR
 
 PROVIDER_NAMES = {"google": "Google", "microsoft": "Microsoft", "caldav": "CalDAV"}
 
@@ -37,6 +39,13 @@ STATE_TEXTS = {
     "removed": "taken out of the calendar",
     "gone": "deleted by the calendar's owner; a new revision makes it again",
     "detached": "its connection was disconnected; the event stays as it is",
+}
+
+
+DRIFT_TEXTS = {
+    "moved": "its owner moved it; it blocks at both times until a new revision sets it right",
+    "edited": "its owner made it free, tentative or otherwise different; a new revision sets it right",
+    "deleted": "its owner deleted it or moved it far away; a new revision sets it right",
 }
 
 
@@ -154,6 +163,11 @@ def print_booking(
             Text(" No calendar shows it: no connection has a calendar that can be written to.", style="yellow")
         )
         return
+    console.print(events_table(events, session))
+
+
+def events_table(events: Sequence[booking_pb2.BookingEvent], session: Session, *, moving: bool = False) -> Table:
+    """Where a booking stands in each calendar. ``moving``: what is pending turns, for a picture that is drawn again."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -161,9 +175,12 @@ def print_booking(
     for event in events:
         state = word(_STATE, event.state)
         sign, style = STATE_SIGNS.get(state, ("?", ""))
+        shown: RenderableType = Text(f" {sign} {state}", style=style)
+        if moving and state == "pending":
+            shown = Padding(Spinner("dots", Text(state, style=style), style=style), (0, 0, 0, 1))
         where = f"{session.label(event.connection_id)} · {calendar_text(event.calendar_id)}"
-        table.add_row(Text(f" {sign} {state}", style=style), where, _event_text(event, state, session))
-    console.print(table)
+        table.add_row(shown, where, _event_text(event, state, session))
+    return table
 
 
 def _event_text(event: booking_pb2.BookingEvent, state: str, session: Session) -> Text:
@@ -172,6 +189,9 @@ def _event_text(event: booking_pb2.BookingEvent, state: str, session: Session) -
         text = Text(clean(event.problem.message), style=STATE_SIGNS.get(state, ("", ""))[1])
     if event.HasField("next_attempt_at") and state == "pending" and event.HasField("problem"):
         text.append(f" Next attempt {moment_text(instant(event.next_attempt_at), session.zone)}.", style="dim")
+    drift = DRIFT_TEXTS.get(word(_DRIFT, event.drift))
+    if drift and state == "synced":
+        text = Text(drift, style="yellow")
     if event.web_link:
         text.append(f"\n{clean(event.web_link)}", style="dim")
     return text

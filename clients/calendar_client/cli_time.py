@@ -13,6 +13,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 YEARS = (1900, 9000)
 """Years that can be typed."""
 
+_DAY_WORDS = {"today": 0, "tomorrow": 1}
+_WEEKDAY_WORDS = {
+    word: number
+    for number, name in enumerate(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"))
+    for word in (name, name[:3])
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Zone:
@@ -85,12 +92,15 @@ def _offset(moment: datetime) -> str:
 def parse_moment(text: str, zone: Zone) -> datetime:
     """Read ``2026-03-17T10:00``, in the zone unless it has an offset of its own. Raises ``ValueError``.
 
-    A time that the clocks skip is refused; of a time that comes twice the first is meant.
+    The day may be a word: ``tomorrow 10:00``, ``friday 9:30``. A time that the clocks skip is refused; of a time that comes
+    twice the first is meant.
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(_spelled_out(text.strip(), zone))
     except ValueError:
-        raise ValueError(f"{text!r} is not a time: write it as 2026-03-17T10:00, or 2026-03-17T10:00Z.") from None
+        raise ValueError(
+            f"{text!r} is not a time: write it as 2026-03-17T10:00, 2026-03-17T10:00Z or 'friday 10:00'."
+        ) from None
     _check_year(moment)
     if len(text.strip()) <= len("2026-03-17"):
         raise ValueError(f"{text!r} has no time of day: write it as 2026-03-17T10:00.")
@@ -103,16 +113,27 @@ def parse_moment(text: str, zone: Zone) -> datetime:
 
 
 def parse_day(text: str, zone: Zone) -> date:
-    """Read ``2026-03-17``, ``today`` or ``tomorrow``. Raises ``ValueError``."""
-    words = {"today": 0, "tomorrow": 1}
-    if text.lower() in words:
-        return zone.today() + timedelta(days=words[text.lower()])
+    """Read ``2026-03-17``, ``today``, ``tomorrow`` or a weekday, which is the next one. Raises ``ValueError``."""
+    word = text.lower()
+    today = zone.today()
+    if word in _DAY_WORDS:
+        return today + timedelta(days=_DAY_WORDS[word])
+    if word in _WEEKDAY_WORDS:
+        return today + timedelta(days=(_WEEKDAY_WORDS[word] - today.weekday()) % 7)
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a day: write it as 2026-03-17, today or tomorrow.") from None
+        raise ValueError(f"{text!r} is not a day: write it as 2026-03-17, today, tomorrow or monday.") from None
     _check_year(day)
     return day
+
+
+def _spelled_out(text: str, zone: Zone) -> str:
+    """``friday 9:30`` with the day's date; other texts as they are."""
+    day, _, clock = text.partition(" ")
+    if day.lower() not in _DAY_WORDS and day.lower() not in _WEEKDAY_WORDS:
+        return text
+    return f"{parse_day(day, zone)}T{clock.strip():0>5}"
 
 
 def _check_year(day: date) -> None:

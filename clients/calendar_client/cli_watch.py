@@ -35,7 +35,8 @@ from calendars.v1.calendar_service_pb2 import GetBusyResponse
 def watch(
     session: Session,
     start: str,
-    days: int,
+    days: int | None,
+    month: bool,
     connections: Sequence[str],
     owner: str | None,
     exclude: Sequence[str],
@@ -53,7 +54,7 @@ def watch(
     """
     if connections and owner is not None:
         raise click.UsageError("Use --connection or --owner, not both.")
-    asked = Days.read(start, days, session.zone)
+    asked = Days.read(start, days, session.zone, month=month)
     last: GetBusyResponse | None = None
     with session.client() as client:
         answers = client.watch_busy(

@@ -1,4 +1,4 @@
-"""Drawing days as rows of hours. Pure: it takes values and answers lines.
+"""Drawing days as rows of hours, and months as weeks of days. Pure: it takes values and answers lines.
 
 Busy is solid and free is empty with a dot for every hour. Time that nobody knows is hatched, never empty: unknown is not
 free. A cell that is busy for a part of it is drawn as half a block, so that nothing busy ever looks free.
@@ -7,7 +7,7 @@ free. A cell that is busy for a part of it is drawn as half a block, so that not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, auto
 from itertools import groupby
@@ -19,6 +19,8 @@ from calendar_client.cli_time import Zone, day_text
 _LABEL_COLUMNS = 14
 _TOTAL_COLUMNS = 10
 _DAY_MINUTES = 24 * 60
+_MONTH_GAP = 2
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,48 @@ def draw(
     return lines
 
 
-def legend(doubt: Doubt, glyphs: Glyphs = UNICODE) -> Text:
-    """What the characters mean; only those that are in the drawing."""
-    line = Text(" " * _LABEL_COLUMNS, no_wrap=True)
+def month_columns(width: int) -> int:
+    """Columns of one day in a month, so that seven fit: of two hours each on wide terminals, of three on usual ones."""
+    fits = (columns for columns in (24, 12, 8, 6) if 7 * (columns + _MONTH_GAP) + 1 <= width)
+    return next(fits, 4)
+
+
+def draw_month(
+    days: Sequence[date], zone: Zone, busy: Sequence[Span], doubt: Doubt, *, width: int, glyphs: Glyphs = UNICODE
+) -> list[Text]:
+    """The days as weeks from Monday to Sunday: a line with numbers and totals, one with the day from midnight on."""
+    columns = month_columns(width)
+    minutes, cell = _DAY_MINUTES // columns, columns + _MONTH_GAP
+    # A line every six hours would be half of what is seen.
+    glyphs = replace(glyphs, quarter=glyphs.hour)
+    today = zone.today()
+    scale = Text("   " + "".join(f"{name:<{cell}}" for name in _WEEKDAYS).rstrip(), style="dim")
+    lines = [scale]
+    for _, week in groupby(days, key=lambda day: day.toordinal() - day.weekday()):
+        in_week = list(week)
+        before = " " * (3 + in_week[0].weekday() * cell)
+        numbers, bars = Text(before, no_wrap=True), Text(before, no_wrap=True)
+        for day in in_week:
+            number = f"{day.day:2}"
+            numbers.append(
+                number, style="bold reverse cyan" if day == today else "dim" if day.weekday() >= 5 else "bold"
+            )
+            total, style = _short_total(day, zone, busy, doubt)
+            room = cell - len(number) - 2
+            numbers.append(f" {total if len(total) <= room else '':<{room + 1}}", style=style)
+            for minute in range(0, _DAY_MINUTES, minutes):
+                glyph, glyph_style = _cell(day, minute, minutes, zone, busy, doubt, glyphs)
+                bars.append(glyph, style=glyph_style)
+            bars.append(" " * _MONTH_GAP)
+        numbers.rstrip()
+        bars.rstrip()
+        lines += [numbers, bars, Text("")]
+    return lines
+
+
+def legend(doubt: Doubt, glyphs: Glyphs = UNICODE, *, month_width: int | None = None) -> Text:
+    """What the characters mean; only those that are in the drawing. ``month_width``: that of a month's drawing."""
+    line = Text(" " * (_LABEL_COLUMNS if month_width is None else 3), no_wrap=True)
     line.append(glyphs.busy * 2, style="cyan")
     line.append(" busy   ", style="dim")
     if doubt is Doubt.NONE:
@@ -112,6 +153,8 @@ def legend(doubt: Doubt, glyphs: Glyphs = UNICODE) -> Text:
     else:
         line.append(glyphs.unknown * 2, style="yellow")
         line.append(" not known", style="yellow")
+    if month_width is not None:
+        line.append(f"   a column is {24 // month_columns(month_width)} h, from midnight on", style="dim")
     return line
 
 
@@ -160,14 +203,31 @@ def _half(day: date, minute: float, length: float, zone: Zone, busy: Sequence[Sp
     return _Half.BUSY if hit else _Half.FREE
 
 
-def _total(day: date, zone: Zone, busy: Sequence[Span], doubt: Doubt) -> tuple[str, str]:
+def _taken(day: date, zone: Zone, busy: Sequence[Span]) -> tuple[timedelta, timedelta]:
+    """How much of a day is busy, and how long the day is: 23 to 25 hours."""
     start, end = zone.midnight(day), zone.midnight(day + timedelta(days=1))
     taken = sum(
         (min(end, span.end) - max(start, span.start) for span in busy if span.start < end and start < span.end),
         timedelta(),
     )
+    return taken, end - start
+
+
+def _short_total(day: date, zone: Zone, busy: Sequence[Span], doubt: Doubt) -> tuple[str, str]:
+    taken, length = _taken(day, zone, busy)
+    if taken >= length:
+        return "full", "cyan"
+    if not taken:
+        return {Doubt.NONE: ("", ""), Doubt.PARTLY: ("?", "yellow"), Doubt.UNKNOWN: ("?", "yellow")}[doubt]
     hours, minutes = divmod(round(taken.total_seconds() / 60), 60)
-    if taken >= end - start:
+    text = f"{hours}h{minutes:02}" if minutes and hours else f"{hours}h" if hours else f"{minutes}m"
+    return (text, "dim") if doubt is Doubt.NONE else (f"{text}+", "yellow")
+
+
+def _total(day: date, zone: Zone, busy: Sequence[Span], doubt: Doubt) -> tuple[str, str]:
+    taken, length = _taken(day, zone, busy)
+    hours, minutes = divmod(round(taken.total_seconds() / 60), 60)
+    if taken >= length:
         return "all day", "cyan"
     if not taken:
         return {Doubt.NONE: ("free", "dim"), Doubt.PARTLY: ("free?", "yellow"), Doubt.UNKNOWN: ("unknown", "yellow")}[

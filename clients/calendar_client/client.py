@@ -1,14 +1,13 @@
-"""The client: all calls, typed, with deadlines and the standard retries."""
+"""The client: all calls, typed, with deadlines and the standard retries.
+
+``aio.py`` is made from this file by ``generate_aio.py``.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import json
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,83 +15,11 @@ import grpc
 from google.protobuf.message import Message
 
 from calendar_client import requests, watching
+from calendar_client.channel import DEFAULT_ADDRESS, SERVICE, Target, TlsOptions
 from calendar_client.errors import Details, NoConnections, from_rpc_error
 from calendars.v1 import calendar_service_pb2, connection_pb2
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-
-_SERVICE = "calendars.v1.CalendarService"
-
-SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": _SERVICE}],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.3s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        },
-        # Connect proves a password. Providers lock accounts that see too many trials, so a person decides to repeat it.
-        {"name": [{"service": _SERVICE, "method": "Connect"}]},
-    ]
-}
-"""The standard retry policy: UNAVAILABLE only, three attempts within the call's deadline, never for Connect.
-
-gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers who try again
-later.
-"""
-
-_OPTIONS: list[tuple[str, int | str]] = [
-    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-    # Names every calendar that could not be read, in the trailing metadata.
-    ("grpc.max_metadata_size", 16 * 1024),
-    # A year of a hundred connections, explained, is larger than gRPC's 4 MB.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # Notice a dead line while a call is in progress; an idle connection is left in peace.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-]
-
 AnswerT = TypeVar("AnswerT", bound=Message)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class TlsOptions:
-    """How to trust the service, and how to prove who we are. All are PEM bytes.
-
-    ``ca`` None: the roots that gRPC brings. ``certificate_chain`` and ``private_key`` go together, for a service that
-    demands client certificates. ``server_name`` replaces the name that the certificate is checked against.
-    """
-
-    ca: bytes | None = None
-    certificate_chain: bytes | None = None
-    private_key: bytes | None = None
-    server_name: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.certificate_chain is None) != (self.private_key is None):
-            raise ValueError("A client certificate and its private key go together: give both or none.")
-
-    @classmethod
-    def from_files(
-        cls,
-        ca: str | Path | None = None,
-        certificate_chain: str | Path | None = None,
-        private_key: str | Path | None = None,
-        server_name: str = "",
-    ) -> TlsOptions:
-        """Read PEM files. Raises ``OSError`` when one cannot be read."""
-        ca_pem, chain_pem, key_pem = (
-            None if path is None else Path(path).read_bytes() for path in (ca, certificate_chain, private_key)
-        )
-        return cls(ca_pem, chain_pem, key_pem, server_name)
-
-    def __repr__(self) -> str:
-        return "TlsOptions(***)"
 
 
 class CalendarClient:
@@ -132,27 +59,14 @@ class CalendarClient:
         ``plaintext`` allows that, say inside a network that encrypts by itself. ``timeout_s`` replaces the default
         deadlines.
         """
-        if not all("!" <= character <= "~" for character in api_key):
-            raise ValueError("The API key holds spaces, line ends or characters that no key has. Copy it again.")
-        if tls is None and not plaintext and not is_local(address):
-            raise ValueError(
-                f"{address} is not this machine, and without TLS the API key would travel readable: "
-                "give tls=TlsOptions(), or plaintext=True if the network protects it."
-            )
+        target = Target.of(address, api_key, tls, plaintext)
         self.address = address
         self._timeout_s = timeout_s
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
-        options = list(_OPTIONS)
-        if is_local(address):
-            # A proxy of the environment has no business on this machine.
-            options.append(("grpc.enable_http_proxy", 0))
-        if tls is None:
-            self._channel = grpc.insecure_channel(address, options=options)
+        self._metadata = target.metadata
+        if target.credentials is None:
+            self._channel = grpc.insecure_channel(address, options=target.options)
         else:
-            if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))
-            credentials = grpc.ssl_channel_credentials(tls.ca, tls.private_key, tls.certificate_chain)
-            self._channel = grpc.secure_channel(address, credentials, options=options)
+            self._channel = grpc.secure_channel(address, target.credentials, options=target.options)
 
     def __repr__(self) -> str:
         return f"CalendarClient({self.address!r})"
@@ -399,7 +313,7 @@ class CalendarClient:
             view=view,
         )
         send = self._channel.unary_stream(
-            f"/{_SERVICE}/WatchBusy",
+            f"/{SERVICE}/WatchBusy",
             request_serializer=calendar_service_pb2.GetBusyRequest.SerializeToString,
             response_deserializer=calendar_service_pb2.GetBusyResponse.FromString,
         )
@@ -472,7 +386,7 @@ class CalendarClient:
         """Send one request. The deadline is the call's, else the client's, else the default."""
         deadline_s = next(each for each in (timeout_s, self._timeout_s, default_s) if each is not None)
         send = self._channel.unary_unary(
-            f"/{_SERVICE}/{rpc}",
+            f"/{SERVICE}/{rpc}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
@@ -499,18 +413,3 @@ def _asked(answer: calendar_service_pb2.GetBusyResponse) -> calendar_service_pb2
         "No calendar was asked: there is no such connection, or none of its calendars blocks.",
         Details(code=grpc.StatusCode.OK),
     )
-
-
-def is_local(address: str) -> bool:
-    """Whether a gRPC target is certain to be on this machine: a loopback address, ``localhost``, or a Unix socket."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
-        address = address.removeprefix(scheme)
-    host = address.rpartition(":")[0].strip("[]") or address
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -34,7 +34,7 @@ without one, is the plain ``CalendarServiceError``. The gRPC error is the ``__ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -321,9 +321,9 @@ def from_rpc_error(error: grpc.RpcError) -> CalendarServiceError:
 
 
 def _texts_and_bytes(metadata: object) -> dict[str, str | bytes]:
-    """gRPC's metadata as a mapping; the last of equal keys wins."""
+    """gRPC's metadata as a mapping; the last of equal keys wins. It is a tuple of pairs, for asyncio a type of its own."""
     found: dict[str, str | bytes] = {}
-    if isinstance(metadata, (tuple, list)):
+    if isinstance(metadata, Iterable):
         for key, value in metadata:
             found[str(key)] = value if isinstance(value, bytes) else str(value)
     return found

@@ -34,7 +34,7 @@ DEADLINE_SPARE_S = 5.0
 
 _PAUSE_S, _PAUSE_MOST_S = 0.2, 4.0
 
-_LOST = (ServiceUnreachable, ServiceStopping, StoreUnavailable)
+LOST = (ServiceUnreachable, ServiceStopping, StoreUnavailable)
 """What says nothing about calendars: the line broke, or this server cannot answer at the moment."""
 
 AnswerT = TypeVar("AnswerT")
@@ -74,19 +74,17 @@ def follow(
                     answered_at, failures = time.monotonic(), 0
                     yield answer
                 elif time.monotonic() < ends_at:
-                    raise _silent(silence_s)
-        except _LOST:
+                    raise silent(silence_s)
+        except LOST:
             if answered_at is None or time.monotonic() - answered_at >= reconnect_s:
                 raise
         finally:
             newest.close()
-        # A server that stops says so to all of its clients in the same moment: they come back one by one.
-        pause_s = min(_PAUSE_S * 2**failures, _PAUSE_MOST_S) * random.uniform(0.5, 1.5)  # noqa: S311 — spreads load, hides nothing
-        failures += 1
         left_s = ends_at - time.monotonic()
         if left_s <= 0:
             return
-        time.sleep(min(pause_s, left_s))
+        time.sleep(min(pause_s(failures), left_s))
+        failures += 1
 
 
 class _Newest(Generic[AnswerT]):
@@ -119,9 +117,7 @@ class _Newest(Generic[AnswerT]):
                 with self._news:
                     self._answer = answer
                     self._news.notify()
-            ended: CalendarServiceError = ServiceUnreachable(
-                "The service ended the stream without a reason.", Details()
-            )
+            ended: CalendarServiceError = ended_without_a_reason()
         except grpc.RpcError as error:
             ended = from_rpc_error(error)
             ended.__cause__ = error
@@ -130,7 +126,22 @@ class _Newest(Generic[AnswerT]):
             self._news.notify()
 
 
-def _silent(silence_s: float) -> ServiceUnreachable:
+def pause_s(failures: int) -> float:
+    """Seconds before a lost line is taken up, after so many failures in a row.
+
+    A server that stops says so to all of its clients in the same moment: they come back one by one.
+    """
+    spread = random.uniform(0.5, 1.5)  # noqa: S311 — spreads load, hides nothing
+    return float(min(_PAUSE_S * 2**failures, _PAUSE_MOST_S)) * spread
+
+
+def ended_without_a_reason() -> ServiceUnreachable:
+    """What a stream that just ends means."""
+    return ServiceUnreachable("The service ended the stream without a reason.", Details())
+
+
+def silent(silence_s: float) -> ServiceUnreachable:
+    """What a stream means that no longer says anything."""
     return ServiceUnreachable(
         f"Nothing was heard for {silence_s:g} s, so what was known counts no more.",
         Details(code=grpc.StatusCode.UNAVAILABLE),

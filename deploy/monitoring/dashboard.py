@@ -97,6 +97,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel("Wait before the first attempt", "Is the worker fast enough?", "s", (
                 (quantile(0.5, "calendar_push_wait_seconds"), "p50"),
                 (quantile(0.99, "calendar_push_wait_seconds"), "p99"),)),
+            Panel("Hosts that pushes are kept from", "Whose outage do bookings wait for?", "short", (
+                (f"sum by (state) (calendar_push_hosts{{{SELECTED}}})", "{{state}}"),)),
             Panel("Events by state", "Where do bookings stand?", "short", (
                 (largest("calendar_outbox_events", "state"), "{{state}}"),)),
         ),

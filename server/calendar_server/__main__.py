@@ -1,15 +1,17 @@
-"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | bookings |
-retry | doctor."""
+"""`calendar-server`: serve | worker | migrate | create-api-key | revoke-api-key | rotate-keys | import-sqlite | bookings |
+retry | health | doctor."""
 
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from calendar_server.config import Config, ConfigError
+from calendar_server.config import SECRETS, Config, ConfigError
 from calendar_server.errors import CalendarError
+from calendar_server.private_memory import keep_memory_private
 
 # The other rooms are imported by the commands that need them: the children that read calendar text import this module
 # again, and must stay small.
@@ -18,12 +20,14 @@ from calendar_server.errors import CalendarError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: failed; 2: wrong usage or settings."""
     options = _parser().parse_args(arguments)
-    # A core dump would hold master keys and passwords.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     try:
         from calendar_server.telemetry import configure_logging
 
         config = Config.from_environment()
+        for name in SECRETS:
+            # Children that need none of them do not inherit them.
+            os.environ.pop(name, None)
         configure_logging(config.log_level)
         return int(options.run(config, options) or 0)
     except ConfigError as error:
@@ -39,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="calendar-server",
         description="Connects people's calendars, reads when they are busy, writes bookings into them.",
-        epilog="Settings are environment variables; the README lists them.",
+        epilog="Settings are environment variables; docs/settings.md lists them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -54,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--beside-server", action="store_true", help=argparse.SUPPRESS)
     worker.add_argument("--process", default="worker", help=argparse.SUPPRESS)
     worker.add_argument("--scrape-fd", type=int, help=argparse.SUPPRESS)
+    worker.add_argument("--owner", default="", help=argparse.SUPPRESS)
     worker.set_defaults(run=_work)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date")
@@ -69,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
 
     rotate = commands.add_parser("rotate-keys", help="seal everything anew with the first of CALENDAR_MASTER_KEYS")
     rotate.set_defaults(run=_rotate_keys)
+
+    move = commands.add_parser(
+        "import-sqlite", help="copy a SQLite database, with no service on it, into an empty Postgres"
+    )
+    move.add_argument("file", type=Path, metavar="FILE", help="such as var/calendar.db; it is only read")
+    move.set_defaults(run=_import_sqlite)
 
     parked = commands.add_parser("bookings", help="list pushes that failed or have waited for long")
     parked.add_argument("--parked", action="store_true", required=True, help="those that somebody should look at")
@@ -88,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--all-failed", action="store_true", help="every push that failed")
     retry.add_argument("--organization", metavar="NAME", help="only of this one")
     retry.set_defaults(run=_retry)
+
+    health = commands.add_parser("health", help="ask the server on this machine whether it should get calls; 0: yes")
+    health.set_defaults(run=_health)
 
     doctor = commands.add_parser("doctor", help="look at the installation, or at a connection, and say what is wrong")
     doctor.add_argument("connection", metavar="CONNECTION", nargs="?", help="its id: look at this one, step by step")
@@ -136,6 +150,7 @@ def _work(config: Config, options: argparse.Namespace) -> None:
     app.work(
         config,
         beside_server=options.beside_server,
+        owner=options.owner,
         process=options.process,
         scrape_fd=options.scrape_fd,
     )
@@ -189,6 +204,35 @@ def _rotate_keys(config: Config, options: argparse.Namespace) -> int:
         print(f"could not be opened and was left as it is: {name}", file=sys.stderr)
     store.close()
     return 1 if outcome.unreadable else 0
+
+
+def _import_sqlite(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server import app
+    from calendar_server.usecases.moving import move
+    from calendar_server.vault import Vault, VaultKeyError
+
+    if config.database_url.startswith("sqlite"):
+        print("CALENDAR_DATABASE_URL: must name the Postgres that everything is copied into.", file=sys.stderr)
+        return 2
+    try:
+        vault = Vault.from_keys(config.master_keys)
+        store = app.open_store(config)
+        for table, rows in move(options.file, store, vault).items():
+            print(f"{table}: {rows}")
+    except (ValueError, VaultKeyError) as error:
+        raise ConfigError([f"CALENDAR_MASTER_KEYS: {error}"]) from error
+    app.open_vault(config, store)
+    store.close()
+    print(f"Copied. Start nothing on {options.file} again: it knows nothing of what happens from now on.")
+    return 0
+
+
+def _health(config: Config, options: argparse.Namespace) -> int:
+    from calendar_server.health import ask
+
+    problem = ask(config.http_address)
+    print(problem or "ready", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:

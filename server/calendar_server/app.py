@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from calendar_server.config import Config, ConfigError
-from calendar_server.core.model import ProviderName
+from calendar_server.core.model import ConnectionId, ProviderName
 from calendar_server.errors import StoreUnavailable
 from calendar_server.measures import Scope, measure
 from calendar_server.metrics import STORE_WAITS, Metrics
 from calendar_server.observed import ObservedConnects, ObservedProvider, ObservedWatcher, conversations
-from calendar_server.providers.base import Provider
+from calendar_server.providers.base import Provider, Watcher
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
@@ -28,6 +29,7 @@ from calendar_server.providers.microsoft import MAILBOX_REQUESTS, MicrosoftProvi
 from calendar_server.providers.oauth import OAuthClient, OAuthSettings
 from calendar_server.readiness import Readiness
 from calendar_server.scrape import ANSWER_S, Line, answer
+from calendar_server.store.sole import SoleServer
 from calendar_server.store.store import Store
 from calendar_server.tracing import Tracer, open_tracer
 from calendar_server.usecases.authorizations import Authorizations, OAuthProvider
@@ -35,10 +37,13 @@ from calendar_server.usecases.availability import Availability
 from calendar_server.usecases.bookings import BookingContents, Bookings
 from calendar_server.usecases.connections import Connections
 from calendar_server.usecases.diagnosis import Diagnosis, Upstream
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.keys import Keys
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
+from calendar_server.usecases.rotation import check_retired
 from calendar_server.usecases.watch_visits import Source
 from calendar_server.usecases.watches import USED_S, Watches, reaches
 from calendar_server.vault import Vault, VaultKeyError, check_keys, key_beside
@@ -106,8 +111,10 @@ def open_vault(config: Config, store: Store) -> Vault:
         if not text:
             if store.path is None:
                 raise ConfigError(["CALENDAR_MASTER_KEYS: is needed with this database."])
-            text = key_beside(store.path)
+            # A new key beside a database that another one wrote would only hide that that one is missing.
+            text = key_beside(store.path, make=not store.vault_keys.all())
         vault = Vault.from_keys(text)
+        check_retired(store, vault)
         check_keys(vault, store)
     except (ValueError, VaultKeyError) as error:
         raise ConfigError([f"CALENDAR_MASTER_KEYS: {error}"]) from error
@@ -182,7 +189,7 @@ def build(
         read_threads=config.read_threads,
         horizon_days=config.horizon_days,
         reconcile_s=config.reconcile_s,
-        learn=Missing(store).learn,
+        learn=Drifts(store).learn,
         metrics=metrics,
     )
     availability = Availability(
@@ -196,7 +203,9 @@ def build(
         watch_heartbeat_s=config.watch_heartbeat_s,
         metrics=metrics,
     )
-    measure(metrics, store, expander, Scope.INSTALLATION if alone else Scope.PROCESS, used_s=config.used_s)
+    pushing = _push_gate(config, store)
+    scope = Scope.INSTALLATION if alone else Scope.PROCESS
+    measure(metrics, store, expander, pushing, scope, used_s=config.used_s)
     store.observe(lambda what, seconds: metrics.observe(STORE_WAITS, seconds, what), lambda: tracer.span("transaction"))
     return Service(
         config=config,
@@ -229,8 +238,16 @@ def build(
             wake=wake,
             tracer=tracer,
         ),
-        # A push must end well before its lease does.
-        pushes=Pushes(store, contents, grants, providers, push_s=config.lease_s / 2, metrics=metrics, tracer=tracer),
+        pushes=Pushes(
+            store,
+            contents,
+            grants,
+            providers,
+            pushing,
+            push_s=config.push_s,
+            metrics=metrics,
+            tracer=tracer,
+        ),
         watches=watches,
         diagnosis=Diagnosis(store, grants, providers, egress, _upstreams(config)),
         egress=egress,
@@ -254,13 +271,18 @@ def _admin_consent_url(config: Config) -> str:
 
 
 def _sources(config: Config, google: GoogleProvider, microsoft: MicrosoftProvider) -> dict[ProviderName, Source]:
-    """The providers that are configured and can reach us, to tell us of changes."""
+    watchers: dict[ProviderName, Watcher] = {ProviderName.GOOGLE: google, ProviderName.MICROSOFT: microsoft}
+    return {name: Source(watchers[name], address) for name, address in webhook_addresses(config).items()}
+
+
+def webhook_addresses(config: Config) -> dict[ProviderName, str]:
+    """Where the providers that are configured and can reach us tell us of changes."""
     public_url = config.public_url.rstrip("/")
     return {
-        name: Source(watcher, f"{public_url}/webhooks/{name}")
-        for name, watcher, client_id, api_url in (
-            (ProviderName.GOOGLE, google, config.google_client_id, config.google_api_url),
-            (ProviderName.MICROSOFT, microsoft, config.microsoft_client_id, config.microsoft_graph_url),
+        name: f"{public_url}/webhooks/{name}"
+        for name, client_id, api_url in (
+            (ProviderName.GOOGLE, config.google_client_id, config.google_api_url),
+            (ProviderName.MICROSOFT, config.microsoft_client_id, config.microsoft_graph_url),
         )
         if client_id and reaches(api_url, public_url)
     }
@@ -316,8 +338,19 @@ def _microsoft(config: Config, egress: Egress) -> _OAuth[MicrosoftProvider]:
     return _OAuth(OAuthClient(egress, settings), provider)
 
 
-def build_worker(service: Service, *, poll_s: float) -> Worker:
-    """The worker of this process."""
+def _push_gate(config: Config, store: Store) -> HostGate:
+    def opened(connection_ids: list[ConnectionId]) -> None:
+        try:
+            store.outbox.hasten(connection_ids, store.now())
+        except StoreUnavailable:
+            # They come due by themselves, only later.
+            _log.warning("store_unavailable")
+
+    return HostGate(slow_most=max(1, config.push_threads // 2), opened=opened)
+
+
+def build_worker(service: Service, *, poll_s: float, owner: str) -> Worker:
+    """The worker of this process. Whoever had the name ``owner`` before is dead."""
     config = service.config
     return Worker(
         service.store,
@@ -325,6 +358,9 @@ def build_worker(service: Service, *, poll_s: float) -> Worker:
         push_threads=config.push_threads,
         mailbox_pushes=config.mailbox_pushes,
         lease_s=config.lease_s,
+        # Whatever hangs beyond a push's own limit is not kept for ever.
+        hold_s=config.push_s + config.exchange_s + config.lease_s,
+        owner=owner,
         poll_s=poll_s,
         keep_days=config.push_keep_days,
     )
@@ -351,9 +387,10 @@ class ProcessBeside:
     numbers call it, which it tells through a line of its own.
     """
 
-    def __init__(self, arguments: Sequence[str], *, wait_s: float, name: str) -> None:
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], wait_s: float, name: str) -> None:
         self.name = name
         self._arguments = arguments
+        self._environment = environment
         self._line: Line | None = None
         self._wait_s = wait_s
         self._stopping = threading.Event()
@@ -370,6 +407,7 @@ class ProcessBeside:
         told = ["--process", self.name, "--scrape-fd", str(line.theirs.fileno())]
         process = subprocess.Popen(
             [sys.executable, "-m", "calendar_server", *self._arguments, *told],
+            env=self._environment,
             stdin=subprocess.PIPE,
             pass_fds=(line.theirs.fileno(),),
             # Signals of the terminal go to the first process alone, which stops the others when its own calls have ended.
@@ -455,9 +493,12 @@ def serve(
     from calendar_server.rpc.server import build_server
 
     stop = _stop_event()
-    store = open_store(config)
+    store = Store.open(config.database_url)
+    # SQLite has one server: caches and waits of two would not know of each other. Workers and commands may be many.
+    sole = SoleServer(store.path) if store.path else None
+    store.migrate()
     vault = open_vault(config, store)
-    worker = ProcessBeside(["worker", "--beside-server"], wait_s=config.lease_s, name="worker") if with_worker else None
+    worker = _worker_beside(config) if with_worker else None
     service = build(
         config, store, vault, wake=worker.wake if worker else lambda: None, process=process, alone=not beside_server
     )
@@ -474,7 +515,10 @@ def serve(
     server.start()
     others = [
         ProcessBeside(
-            ["serve", "--no-worker", "--beside-server"], wait_s=config.drain_s + 10, name=f"server-{number + 2}"
+            ["serve", "--no-worker", "--beside-server"],
+            environment=config.environment(),
+            wait_s=config.drain_s + 10,
+            name=f"server-{number + 2}",
         )
         for number in range(0 if beside_server else config.processes - 1)
     ]
@@ -503,6 +547,8 @@ def serve(
     if worker:
         worker.stop()
     service.close()
+    if sole:
+        sole.release()
     _log.info("stopped")
 
 
@@ -525,6 +571,7 @@ def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event, beside
     from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
     from calendar_server.sidecar.openapi import document
+    from calendar_server.sidecar.rates import rates_of
     from calendar_server.sidecar.webhooks import Webhooks
     from calendars.v1 import calendar_service_pb2
 
@@ -545,12 +592,15 @@ def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event, beside
         checks=readiness.checks,
         metrics=_scraped(service, beside, "server"),
         routes=routes,
+        rates=rates_of(service.config),
     )
     sidecar.start()
     return sidecar
 
 
 HEALTH_EVERY_S = 1.0
+SIGNAL_S = 0.5
+"""Seconds within which a signal that another thread was given is acted on."""
 
 
 def _not_ready(store: Store, stop: threading.Event) -> list[str]:
@@ -564,15 +614,32 @@ def _not_ready(store: Store, stop: threading.Event) -> list[str]:
     return []
 
 
-def work(config: Config, *, beside_server: bool, process: str = "worker", scrape_fd: int | None = None) -> None:
-    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input."""
+def _worker_beside(config: Config) -> ProcessBeside:
+    # One name for all of its lives: it is started again when its predecessor is dead, and then takes over what that held.
+    owner = secrets.token_hex(8)
+    return ProcessBeside(
+        ["worker", "--beside-server", "--owner", owner],
+        environment=config.environment(),
+        wait_s=config.push_s + config.exchange_s,
+        name="worker",
+    )
+
+
+def work(
+    config: Config, *, beside_server: bool, owner: str = "", process: str = "worker", scrape_fd: int | None = None
+) -> None:
+    """Run the worker until SIGTERM, SIGINT or, beside a server, the end of standard input.
+
+    ``owner`` names its leases; those that a dead worker of that name has left are free at once.
+    """
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
     vault = open_vault(config, store)
     service = build(config, store, vault, wake=lambda: None, process=process, alone=not beside_server)
     # Hints tell of what other processes and machines committed; looking once a second is for hints that get lost.
-    worker, refreshing = build_worker(service, poll_s=1.0), build_refreshing(service)
+    worker = build_worker(service, poll_s=1.0, owner=owner or secrets.token_hex(8))
+    refreshing = build_refreshing(service)
     if beside_server:
         threading.Thread(target=_listen, args=(worker.wake, stop), name="wake", daemon=True).start()
     threading.Thread(
@@ -585,7 +652,8 @@ def work(config: Config, *, beside_server: bool, process: str = "worker", scrape
     _answer_scrapes(scrape_fd, service)
     sidecar = None if beside_server else _worker_sidecar(service, stop)
     _log.info("working")
-    stop.wait()
+    while not stop.wait(SIGNAL_S):
+        pass
     worker.stop()
     refreshing.stop()
     for runner in runners:
@@ -648,7 +716,17 @@ def _listen(wake: Callable[[], None], stop: threading.Event) -> None:
 
 
 def _stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Wait for it with a time-out, again and again.
+
+    A signal may be delivered to another thread (to one of a process that was just continued, say); Python acts on it in
+    the main thread, which has to wake up for that.
+    """
     stop = threading.Event()
+
+    def told(number: int, frame: object) -> None:
+        # In a thread of its own: the handler may run while the main thread holds the event's own lock, inside its `wait`.
+        threading.Thread(target=stop.set, name="signal").start()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: stop.set())
+        signal.signal(name, told)
     return stop

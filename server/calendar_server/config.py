@@ -1,6 +1,6 @@
 """Every setting once: name, default, unit, help. All problems are told together.
 
-The README's table is held against this file by a test.
+The table in docs/settings.md is held against this file by a test.
 """
 
 from __future__ import annotations
@@ -9,7 +9,18 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+SECRETS = (
+    "CALENDAR_DATABASE_URL",
+    "CALENDAR_MASTER_KEYS",
+    "CALENDAR_GOOGLE_CLIENT_SECRET",
+    "CALENDAR_MICROSOFT_CLIENT_SECRET",
+)
+"""What ``<name>_FILE`` may name a file for: container engines hand secrets over as files, and an environment is easily
+shown."""
+SECRET_FILE_CHARACTERS = 16_384
 
 
 class ConfigError(Exception):
@@ -131,7 +142,14 @@ class Config:
     read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
-    lease_s: int = setting("CALENDAR_LEASE_S", 60, "Seconds a worker holds a push before another may take it.", low=20)
+    lease_s: int = setting(
+        "CALENDAR_LEASE_S",
+        15,
+        "Seconds after which another worker may take a push whose worker died.",
+        low=3,
+        high=3600,
+    )
+    push_s: float = setting("CALENDAR_PUSH_S", 30.0, "Seconds for one push.", low=1, high=3600)
     push_keep_days: int = setting(
         "CALENDAR_PUSH_KEEP_DAYS", 7, "Days after its end that a booking waits for a new grant.", low=0, high=3650
     )
@@ -163,6 +181,14 @@ class Config:
     expand_bytes: int = setting(
         "CALENDAR_EXPAND_BYTES", 512_000_000, "Bytes of address space of a child that reads calendar text.", low=1e8
     )
+    oauth_per_minute: int = setting(
+        "CALENDAR_OAUTH_PER_MINUTE",
+        120,
+        "Requests a minute to the callbacks of OAuth from one address; a proxy in front is one address.",
+    )
+    webhooks_per_minute: int = setting(
+        "CALENDAR_WEBHOOKS_PER_MINUTE", 6000, "Requests a minute to the webhooks from one address."
+    )
     request_bytes: int = setting("CALENDAR_REQUEST_BYTES", 1_000_000, "Bytes of one request.", low=1000)
     drain_s: float = setting("CALENDAR_DRAIN_S", 35.0, "Seconds that calls in flight get after SIGTERM.", low=0)
 
@@ -174,10 +200,10 @@ class Config:
         problems: list[str] = []
         for field in dataclasses.fields(cls):
             name = field.metadata["name"]
-            raw = environ.get(name, "").strip()
-            if not raw:
-                continue
             try:
+                raw = _given(environ, name)
+                if not raw:
+                    continue
                 values[field.name] = _read(raw, field.default, field.metadata["low"], field.metadata["high"])
             except ValueError as error:
                 problems.append(f"{name}: {error}")
@@ -188,6 +214,15 @@ class Config:
         if problems:
             raise ConfigError(problems)
         return config
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment for another one of ours beside it, with the secrets as they were read."""
+        named = {f"{name}_FILE" for name in SECRETS}
+        kept = {name: value for name, value in os.environ.items() if name not in named}
+        for field in dataclasses.fields(self):
+            if field.metadata["name"] in SECRETS and (value := getattr(self, field.name)):
+                kept[field.metadata["name"]] = value
+        return kept
 
     def problems(self) -> list[str]:
         """What is wrong between the settings, a sentence each."""
@@ -250,6 +285,27 @@ def is_loopback(address: str) -> bool:
     """Whether ``host:port`` listens on this machine only."""
     host = address.rpartition(":")[0].strip("[]")
     return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _given(environ: Mapping[str, str], name: str) -> str:
+    """A setting's text; for secrets also from the file that ``<name>_FILE`` names. Raises ``ValueError``."""
+    raw = environ.get(name, "").strip()
+    path = environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
+    if not path:
+        return raw
+    if raw:
+        raise ValueError(f"set this or {name}_FILE, not both.")
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            raw = file.read(SECRET_FILE_CHARACTERS + 1).strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{name}_FILE names {path}, which cannot be read ({reason}).") from error
+    if not raw:
+        raise ValueError(f"{name}_FILE names {path}, which is empty.")
+    if len(raw) > SECRET_FILE_CHARACTERS:
+        raise ValueError(f"{name}_FILE names {path}, which is longer than {SECRET_FILE_CHARACTERS} characters.")
+    return raw
 
 
 def _read(raw: str, default: object, low: float, high: float) -> str | int | bool | float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import secrets
 import shutil
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from calendar_server.config import Config, ConfigError, is_loopback
-from calendar_server.core.model import SECOND, ConnectionId
+from calendar_server.core.model import SECOND, ConnectionId, ProviderName
 from calendar_server.errors import StoreUnavailable
 from calendar_server.findings import Finding, failed, warning
 from calendar_server.providers.egress import AllowList
@@ -108,7 +109,9 @@ def examine(config: Config) -> Iterator[Finding]:
     running = _healthy(f"http://{config.http_address}")
     for name, address in (("gRPC address", config.grpc_address), ("HTTP address", config.http_address)):
         yield _address(name, address, running)
-    yield _public_url(config, running)
+    public = _public_url(config, running)
+    yield public
+    yield from _webhooks(config, public)
     for provider, client_id in (("Google", config.google_client_id), ("Microsoft", config.microsoft_client_id)):
         step = f"{provider}'s client"
         yield Finding(step) if client_id else Finding(step, "skipped", "NO_PROVIDER_CREDENTIALS", "None is set.")
@@ -249,17 +252,53 @@ def _public_url(config: Config, running: bool) -> Finding:
     return Finding(step)
 
 
+def _webhooks(config: Config, public: Finding) -> Iterator[Finding]:
+    """Whether what providers post gets through to the sidecar, as far as that shows from here."""
+    from calendar_server.app import webhook_addresses
+
+    configured = {
+        ProviderName.GOOGLE: config.google_client_id,
+        ProviderName.MICROSOFT: config.microsoft_client_id,
+    }
+    addresses = webhook_addresses(config)
+    for provider in [name for name, client_id in configured.items() if client_id]:
+        step = f"{provider.capitalize()}'s webhook"
+        address = addresses.get(provider)
+        if public.level in ("failed", "skipped"):
+            yield Finding(step, "skipped", message="The public URL is not known to lead here.")
+        elif address is None:
+            yield Finding(step, "skipped", message="It is not asked for: the public URL is of this machine alone.")
+        elif _takes_notifications(provider, address):
+            yield Finding(step)
+        else:
+            yield failed(step, "WEBHOOK_NOT_REACHED", f"What is posted to {address} does not get to the sidecar.")
+
+
+def _takes_notifications(provider: ProviderName, address: str) -> bool:
+    if provider is ProviderName.MICROSOFT:
+        # As Microsoft asks before each subscription; the token comes back.
+        token = f"doctor-{secrets.token_hex(8)}"
+        return _asked("POST", f"{address}?validationToken={token}") == (200, token.encode())
+    # A notification of a channel that there is not. It is answered like a true one, and does nothing.
+    return _asked("POST", address, {"x-goog-channel-id": "doctor", "x-goog-resource-state": "sync"}) == (200, b"")
+
+
 def _healthy(url: str) -> bool:
-    """Whether our sidecar answers there. The URL is the operator's own."""
+    """Whether our sidecar answers there."""
+    return _asked("GET", f"{url}/healthz") == (200, b"ok\n")
+
+
+def _asked(method: str, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes] | None:
+    """Status and the beginning of the answer; None without one. The URL is the operator's own."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
         connection = kind(parts.hostname or "", parts.port, timeout=ASK_S)
         try:
-            connection.request("GET", f"{parts.path}/healthz")
+            connection.request(method, f"{parts.path}{'?' if parts.query else ''}{parts.query}", headers=headers or {})
             answer = connection.getresponse()
-            return answer.status == 200 and answer.read(16) == b"ok\n"
+            return answer.status, answer.read(64)
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException):
-        return False
+        return None

@@ -26,6 +26,8 @@ REMEDIES: Mapping[str, str] = {
     "PUBLIC_URL_PLAIN": "Put TLS in front and set CALENDAR_PUBLIC_URL to its https:// address.",
     "PUBLIC_URL_LOCAL": "Set CALENDAR_PUBLIC_URL to what browsers and providers reach; else changes are found by looking.",
     "PUBLIC_URL_NOT_REACHED": "Check name, route and proxy of CALENDAR_PUBLIC_URL, and that they lead to the sidecar.",
+    "WEBHOOK_NOT_REACHED": "Have the proxy in front pass POST on /webhooks/… to the sidecar; until then changes are "
+    "found by looking.",
     "NO_PROVIDER_CREDENTIALS": "Set its client id and secret, should people connect accounts of this provider.",
     "NO_REDIRECT_URIS": "Set CALENDAR_REDIRECT_URIS: without it nobody can connect by OAuth.",
     # One connection

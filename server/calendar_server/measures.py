@@ -5,9 +5,19 @@ from __future__ import annotations
 from enum import Enum
 
 from calendar_server.core.model import SECOND
-from calendar_server.metrics import CONNECTIONS, EXPANDER_KILLS, MIRROR_LAG, OUTBOX, OUTBOX_LAG, WATCHES, Metrics
+from calendar_server.metrics import (
+    CONNECTIONS,
+    EXPANDER_KILLS,
+    MIRROR_LAG,
+    OUTBOX,
+    OUTBOX_LAG,
+    PUSH_HOSTS,
+    WATCHES,
+    Metrics,
+)
 from calendar_server.providers.expander import Expander
 from calendar_server.store.store import Store
+from calendar_server.usecases.hosts import HostGate
 
 
 class Scope(Enum):
@@ -17,10 +27,13 @@ class Scope(Enum):
     INSTALLATION = "installation"
 
 
-def measure(metrics: Metrics, store: Store, expander: Expander, scope: Scope, *, used_s: float) -> None:
+def measure(
+    metrics: Metrics, store: Store, expander: Expander, pushing: HostGate, scope: Scope, *, used_s: float
+) -> None:
     """Have ``metrics`` ask these. ``used_s``: how long after the last question a connection counts as in use."""
     metrics.tell_of_process()
     metrics.told(EXPANDER_KILLS, lambda: {(): expander.killed})
+    metrics.told(PUSH_HOSTS, lambda: {(state,): number for state, number in pushing.kept_from().items()})
     if scope is Scope.PROCESS:
         # The process that is scraped tells it, once.
         return

@@ -126,6 +126,12 @@ PUSH_WAIT = Measure(
     {},
     (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
 )
+PUSH_HOSTS = Measure(
+    "calendar_push_hosts",
+    "gauge",
+    "Hosts (CalDAV servers, Google, Microsoft) that pushes are kept from at this moment.",
+    {"state": "closed (not answering: tried again after a pause), crowded (as many calls hang there as may)"},
+)
 NOTIFICATIONS = Measure(
     "calendar_notifications",
     "counter",
@@ -197,6 +203,7 @@ ALL: tuple[Measure, ...] = (
     CONVERSATION_SECONDS,
     PUSHES,
     PUSH_WAIT,
+    PUSH_HOSTS,
     OUTBOX,
     OUTBOX_LAG,
     CONNECTIONS,
@@ -219,6 +226,9 @@ class Metrics:
         self._counters = {m.name: self._counter(m) for m in ALL if m.kind == "counter" and m is not EXPANDER_KILLS}
         self._told: dict[str, Collector] = {}
         self._histograms = {m.name: self._histogram(m) for m in ALL if m.kind == "histogram"}
+        # To look up the words costs more than to count, and there are few of them.
+        self._counted: dict[tuple[str, ...], Counter] = {}
+        self._observed: dict[tuple[str, ...], Histogram] = {}
 
     def _counter(self, measure: Measure) -> Counter:
         return Counter(measure.name, measure.help, list(measure.labels), registry=self._registry)
@@ -230,13 +240,19 @@ class Metrics:
 
     def count(self, measure: Measure, *words: str, by: float = 1) -> None:
         """Count one more, or ``by``. ``words`` are the values of its labels in order."""
-        counter = self._counters[measure.name]
-        (counter.labels(*words) if words else counter).inc(by)
+        counter = self._counted.get((measure.name, *words))
+        if counter is None:
+            counter = self._counters[measure.name]
+            counter = self._counted[measure.name, *words] = counter.labels(*words) if words else counter
+        counter.inc(by)
 
     def observe(self, measure: Measure, value: float, *words: str) -> None:
         """Note one value, such as seconds."""
-        histogram = self._histograms[measure.name]
-        (histogram.labels(*words) if words else histogram).observe(value)
+        histogram = self._observed.get((measure.name, *words))
+        if histogram is None:
+            histogram = self._histograms[measure.name]
+            histogram = self._observed[measure.name, *words] = histogram.labels(*words) if words else histogram
+        histogram.observe(value)
 
     def told(self, measure: Measure, told: Told) -> None:
         """Ask ``told`` at every scrape, and no longer who was asked before. While it raises, there are no values."""

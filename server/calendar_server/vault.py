@@ -154,6 +154,11 @@ class Vault:
         return "|".join((VERSION, kid, _encode(nonce), _encode(sealed)))
 
 
+def prefix_of(kid: str) -> str:
+    """What every text begins with that a key sealed."""
+    return f"{VERSION}|{kid}|"
+
+
 def check_keys(vault: Vault, store: KeepsCheckTexts) -> None:
     """Hold the ring against what the database was written with. A new key id leaves its check text there.
 
@@ -184,16 +189,21 @@ def _other_key(kid: str) -> VaultKeyError:
     )
 
 
-def key_beside(database_path: Path) -> str:
+def key_beside(database_path: Path, *, make: bool = True) -> str:
     """The key in ``<database>.key``, made if there is no such file. For SQLite without a setting.
 
     The file is its owner's alone (0600); one that others can read is refused with ``ValueError``, and so is one without
-    a key in it. Two processes that are first at once agree on one key. A copy of the file belongs where the database's
-    backups are not.
+    a key in it, or a missing one unless ``make``. Two processes that are first at once agree on one key. A copy of the
+    file belongs where the database's backups are not.
     """
     path = database_path.with_name(f"{database_path.name}.key")
     try:
         if not path.exists():
+            if not make:
+                raise ValueError(
+                    f"is not set, and the key file {path}, which this database was written with, is gone. "
+                    "Restore it from a backup."
+                )
             _make_key(path)
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

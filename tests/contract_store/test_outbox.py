@@ -523,3 +523,31 @@ class TestExpiring:
         assert found is not None
         assert found.status is ConnectionStatus.ACTIVE
         assert store.outbox.expire(self.NOW, 7 * DAY) == 0
+
+
+class TestOwners:
+    def test_a_lease_that_stands_is_extended_and_one_that_ended_is_not(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        for number in (1, 2):
+            add_push(store, add_connection(store, organization, number), id=f"row{number}")
+        rows = claim(store, lease_s=60)
+        run_out(store, rows[1])
+        assert store.outbox.extend(rows, 3600) == 1
+        first, second = (current(store, row).lease_until for row in rows)
+        assert first > store.now() + 3000 * SECOND
+        assert second < store.now()
+
+    def test_a_lease_that_is_somebody_elses_by_now_is_not_extended(self, store: Store, account: Connection) -> None:
+        old = claimed(store, account)
+        run_out(store, old)
+        (new,) = claim(store, lease_s=60)
+        assert store.outbox.extend([old], 3600) == 0
+        assert current(store, new).lease_until == new.lease_until
+
+    def test_an_owners_leases_are_freed_and_nobody_elses(self, store: Store, organization: OrganizationId) -> None:
+        for number, owner in enumerate(("me", "mee", "Me", ""), start=1):
+            add_push(store, add_connection(store, organization, number), id=f"row{number}")
+            assert len(store.outbox.claim(limit=1, lease_s=60, mailbox_limit=1, owner=owner)) == 1
+        assert store.outbox.free("me") == 1
+        assert [row.id for row in claim(store)] == ["row1"]

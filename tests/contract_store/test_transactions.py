@@ -6,6 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,102 @@ from tests.contract_store.examples import add_connection, add_push, at_once, boo
 
 ROOT = Path(__file__).parents[2]
 B1 = BookingId("b1")
+
+
+class TestTogether:
+    """Changes of several callers, which SQLite commits at once."""
+
+    def run(self, store: Store, *works: Callable[[], object]) -> list[object]:
+        """Let all of these wait for the writer, then let them go. What each answered or raised."""
+        with ThreadPoolExecutor(len(works) + 1) as threads:
+            held, go = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with store.transaction():
+                    held.set()
+                    go.wait(20)
+
+            holder = threads.submit(hold)
+            assert held.wait(10)
+            futures = [threads.submit(store.atomically, work) for work in works]
+            if store.is_sqlite:
+                until(lambda: len(store._database._jobs) == len(works))
+            go.set()
+            holder.result(20)
+            return [future.exception(20) or future.result(20) for future in futures]
+
+    def test_each_has_its_own_answer(self, store: Store) -> None:
+        works = [lambda name=name: store.organizations.ensure(name) for name in ("A", "B", "C", "D")]
+        assert self.run(store, *works) == [store.organizations.get_by_name(name) for name in ("A", "B", "C", "D")]
+
+    def test_what_one_raises_undoes_its_own_changes_alone(self, store: Store) -> None:
+        def fails() -> None:
+            store.organizations.ensure("Failed")
+            raise LookupError("this one")
+
+        answers = self.run(
+            store, lambda: store.organizations.ensure("Before"), fails, lambda: store.organizations.ensure("After")
+        )
+        assert isinstance(answers[1], LookupError)
+        assert store.organizations.get_by_name("Failed") is None
+        assert [answers[0], answers[2]] == [store.organizations.get_by_name(name) for name in ("Before", "After")]
+
+    def test_what_one_raises_changes_no_answer_that_was_kept(self, store: Store, organization: OrganizationId) -> None:
+        added = add_connection(store, organization)
+        seen = store.mirror.heads(organization, [added.id], "")[0][0].version
+
+        def fails() -> None:
+            store.connections.choose(added.id, calendar_id=added.calendar_id, busy_calendar_ids=())
+            raise LookupError
+
+        self.run(store, fails, lambda: store.organizations.ensure("Other"))
+        assert store.mirror.heads(organization, [added.id], "")[0][0].version == seen
+        self.run(store, lambda: store.connections.choose(added.id, calendar_id=added.calendar_id, busy_calendar_ids=()))
+        assert store.mirror.heads(organization, [added.id], "")[0][0].version == seen + 1
+
+    def test_a_commit_that_fails_is_told_to_all(self, store: Store) -> None:
+        if store.is_sqlite:
+            # Checked at the commit: a row that refers to nothing.
+            def breaks() -> None:
+                store._database.run("PRAGMA defer_foreign_keys = 1")
+                store._database.execute("INSERT INTO api_keys VALUES ('k', 'org_none', x'00', 1, NULL)")
+
+            answers = self.run(store, lambda: store.organizations.ensure("Good"), breaks)
+            assert all(isinstance(answer, StoreError) for answer in answers)
+            assert store.organizations.get_by_name("Good") is None
+        assert store.atomically(lambda: store.organizations.ensure("Later")) == store.organizations.get_by_name("Later")
+
+    def test_it_runs_in_its_own_context(self, store: Store) -> None:
+        name: ContextVar[str] = ContextVar("name")
+
+        def named(value: str) -> Callable[[], str]:
+            context = copy_context()
+            context.run(name.set, value)
+            return lambda: str(context.run(store.atomically, name.get))
+
+        values = ["a", "b", "c"]
+        with ThreadPoolExecutor(3) as threads:
+            assert [each.result(20) for each in [threads.submit(named(value)) for value in values]] == values
+
+    def test_inside_a_transaction_it_belongs_to_that(self, store: Store) -> None:
+        with suppress(LookupError), store.transaction():
+            store.atomically(lambda: store.organizations.ensure("Inside"))
+            raise LookupError
+        assert store.organizations.get_by_name("Inside") is None
+
+    def test_more_than_fit_at_once_are_all_done(self, store: Store) -> None:
+        works = [lambda number=number: store.organizations.ensure(f"O{number}") for number in range(70)]
+        assert len(set(self.run(store, *works))) == 70
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not come about")
 
 
 class TestTransactions:

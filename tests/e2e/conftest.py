@@ -26,7 +26,7 @@ from calendars.v1 import connection_pb2
 from deploy import local
 
 PASSWORD = "a long password of anna's"
-USERS = {f"user{number}": PASSWORD for number in range(60)}
+USERS = {"typescript": PASSWORD, **{f"user{number}": PASSWORD for number in range(200)}}
 _users = itertools.count()
 
 

@@ -17,6 +17,7 @@ import contextlib
 import json
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -506,6 +507,11 @@ class _Server(ThreadingHTTPServer):
         self.fake = fake
         self.lines: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that was killed resets its line; everything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def end_lines(self) -> None:
         for line in list(self.lines):

@@ -74,6 +74,19 @@ QUIRKS = {
     "multiget_forgets": "calendar-multiget leaves the last one out",
     "multiget_404": "calendar-multiget says 404 of every resource whose name begins with gone",
     "lists_folder": "the calendar has a collection in it",
+    "no_multiget": "calendar-multiget is refused with 403 supported-report",
+    # what has changed
+    "no_ctag": "there is no getctag",
+    "no_sync": "there is no sync-token, and no report sync-collection",
+    "frozen_signals": "ctag and sync-token stay the same whatever happens",
+    "any_token_is_newest": "sync-collection knows of no change since any token",
+    "tokens_expire": "sync-collection refuses every token with valid-sync-token",
+    "sync_is_cut": "sync-collection tells the first change, and 507 of the calendar itself",
+    "sync_without_token": "sync-collection tells the first change, and gives no new token",
+    "sync_same_token": "sync-collection tells the first change, and gives the token back that was sent",
+    "sync_without_etags": "sync-collection tells no ETags",
+    "sync_tells_calendar": "sync-collection tells of the calendar itself too",
+    "short_etags": "the ETag is the length of the text",
     # text on the way
     "control_characters": "calendar-data has a control character in it",
     "latin_1_bytes": "calendar-data has a byte in it that is not UTF-8",
@@ -112,6 +125,10 @@ class Shelf:
     """Resources that reports answer with a status of their own."""
     data_statuses: dict[str, int] = field(default_factory=dict)
     """Resources whose calendar-data comes with a status of its own."""
+    without_etag: set[str] = field(default_factory=set)
+    """Resources that have no ETag."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Resources with a content type of their own."""
     own_status: int = 0
     """The status of the collection itself in reports and lists."""
 
@@ -153,6 +170,7 @@ class StrangeDav:
         self.ended = threading.Event()
         self._faults: list[tuple[Callable[[Asked], bool], _Whole, int]] = []
         self._nonces: dict[str, int] = {}
+        self._states: dict[str, list[dict[str, str]]] = {}
 
     @property
     def url(self) -> str:
@@ -162,6 +180,11 @@ class StrangeDav:
         """Put a resource behind everybody's back."""
         shelf, _, name = path.rpartition("/")
         self.shelves[f"{shelf}/"].resources[name] = text
+
+    def note(self, path: str) -> None:
+        """The calendar of this resource has changed: what it is now is a state of its own, however short it lasts."""
+        with self.lock:
+            self._state(f"{path.rpartition('/')[0]}/")
 
     def text(self, path: str) -> str | None:
         """The text of a resource, None if it is not there."""
@@ -366,6 +389,10 @@ class StrangeDav:
                 told = "".join(f"<D:privilege><D:{name}/></D:privilege>" for name in shelf.privileges)
                 found[f"{D}current-user-privilege-set"] = told
             found[f"{C}schedule-calendar-transp"] = "<C:transparent/>" if shelf.transparent else "<C:opaque/>"
+            if "no_ctag" not in quirks:
+                found["{http://calendarserver.org/ns/}getctag"] = f"ctag {self._state(path)}"
+            if "no_sync" not in quirks:
+                found[f"{D}sync-token"] = f"http://strange/{self._state(path)}"
             found.update(shelf.properties)
         return found
 
@@ -373,8 +400,9 @@ class StrangeDav:
         folder, _, name = path.rpartition("/")
         text = self.shelves[f"{folder}/"].resources[name]
         kind = "VTODO" if "BEGIN:VTODO" in text else "VEVENT"
-        found = {f"{D}resourcetype": "", f"{D}getcontenttype": f"text/calendar; charset=utf-8; component={kind}"}
-        if "no_etags" not in self.quirks:
+        told = self.shelves[f"{folder}/"].kinds.get(name, f"text/calendar; charset=utf-8; component={kind}")
+        found = {f"{D}resourcetype": "", f"{D}getcontenttype": told}
+        if "no_etags" not in self.quirks and name not in self.shelves[f"{folder}/"].without_etag:
             found[f"{D}getetag"] = escape(self._etag(text))
         return found
 
@@ -411,7 +439,9 @@ class StrangeDav:
             responses = [self._told_text(path, name, "query_without_data" not in self.quirks) for name in names]
             if "lists_folder" in self.quirks:
                 responses.append(_response(f"{path}folder/", "", "<C:calendar-data/><D:getetag/>"))
-        elif tree.tag == f"{C}calendar-multiget":
+        elif tree.tag == f"{D}sync-collection" and "no_sync" not in self.quirks:
+            return self._sync(path, tree)
+        elif tree.tag == f"{C}calendar-multiget" and "no_multiget" not in self.quirks:
             hrefs = [urllib.parse.urlsplit(element.text or "").path for element in tree.findall(f"{D}href")]
             names = [urllib.parse.unquote(href.rpartition("/")[2]) for href in hrefs]
             if "multiget_forgets" in self.quirks and len(names) > 1:
@@ -433,10 +463,48 @@ class StrangeDav:
         if name in shelf.statuses:
             return _response(href, status=shelf.statuses[name])
         text = shelf.resources[name]
-        etag = "" if "no_etags" in self.quirks else f"<D:getetag>{escape(self._etag(text))}</D:getetag>"
+        bare = "no_etags" in self.quirks or name in shelf.without_etag
+        etag = "" if bare else f"<D:getetag>{escape(self._etag(text))}</D:getetag>"
         if name in shelf.data_statuses:
             return _response(href, etag, other=("<C:calendar-data/>", shelf.data_statuses[name]))
         return _response(href, etag + (f"<C:calendar-data>{escape(text)}</C:calendar-data>" if with_data else ""))
+
+    def _state(self, path: str) -> int:
+        """The number of the calendar's present state; equal states have equal numbers only when nothing was between."""
+        states, now = self._states.setdefault(path, []), dict(self.shelves[path].resources)
+        if not states or (states[-1] != now and "frozen_signals" not in self.quirks):
+            states.append(now)
+        return len(states)
+
+    def _sync(self, path: str, tree: ElementTree.Element) -> _Whole:
+        """sync-collection (RFC 6578)."""
+        quirks, number = self.quirks, self._state(path)
+        sent = tree.findtext(f"{D}sync-token") or ""
+        assert tree.find(f"{D}limit") is None
+        since = int(sent.rpartition("/")[2] or 0) if sent.startswith("http://strange/") else len(self._states[path]) + 1
+        if "tokens_expire" in quirks or since > number:
+            return _error(403, "<D:valid-sync-token/>")
+        before = self._states[path][since - 1] if since else {}
+        now = self.shelves[path].resources
+        wanted = [element.tag for element in tree.find(f"{D}prop") or []]
+        wanted = [tag for tag in wanted if tag != f"{D}getetag" or "sync_without_etags" not in quirks]
+        responses = [
+            self._told(path + name, wanted, self._of_resource(path + name), 1)
+            for name, text in now.items()
+            if before.get(name) != text
+        ]
+        responses += [_response(self._href(path + name), status=404) for name in before if name not in now]
+        if "any_token_is_newest" in quirks:
+            responses = []
+        if "sync_is_cut" in quirks:
+            responses = [*responses[:1], _response(self._href(path), status=507)]
+        if "sync_tells_calendar" in quirks:
+            responses.append(self._told(path, wanted, self._of_collection(path), 0))
+        if quirks & {"sync_without_token", "sync_same_token"}:
+            responses = responses[:1]
+        token = sent if "sync_same_token" in quirks else f"http://strange/{number}"
+        ending = "" if "sync_without_token" in quirks else f"<D:sync-token>{token}</D:sync-token>"
+        return _xml(_multistatus(*responses, ending))
 
     def _spoiled(self, body: str) -> str | bytes:
         if "control_characters" in self.quirks:
@@ -534,6 +602,8 @@ class StrangeDav:
 
     def _etag(self, text: str) -> str:
         told = hashlib.sha1(text.encode()).hexdigest()[:12]
+        if "short_etags" in self.quirks:
+            told = str(len(text))
         if "unquoted_etags" in self.quirks:
             return told
         weak = self.quirks & {"weak_etags", "weakening_proxy", "incomparable_etags"}

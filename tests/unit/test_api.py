@@ -173,7 +173,7 @@ def test_a_method_may_answer_with_bytes_that_are_made_already() -> None:
 
     servicer = Bytes(Connections(), Availability(), Bookings())
     dispatch = Dispatch(servicer, Calls(Keys(), Metrics()), threads=1)
-    _, ending = dispatch.call("GetBusy", [], [f"Bearer {KEY}"], pb.GetBusyRequest, str, str)
+    _, ending = dispatch.call("GetBusy", [], [f"Bearer {KEY}"], "192.0.2.1", pb.GetBusyRequest, str, str)
     assert ending.result(20) == "complete: true\n"
     dispatch.stop()
 

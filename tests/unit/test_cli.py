@@ -43,6 +43,7 @@ class Terminal:
             "CALENDAR_API_KEY": API_KEY,
             "TZ": "Europe/Berlin",
             "COLUMNS": "80",
+            "XDG_CONFIG_HOME": "/nowhere",
             **environment,
         }
         return CliRunner().invoke(cli, list(arguments), input=input, env=env)
@@ -300,6 +301,25 @@ class TestBusy:
         assert "1 calendar, read at" in shown
         assert "INCOMPLETE" not in shown
 
+    def test_a_month_is_a_page_of_a_calendar(self, ctl: Terminal, service: FakeService) -> None:
+        service.add_connection(calendars=(WORK, FAMILY))
+        service.events["cal_1", WORK] = [Event(utc(8), utc(9, 30))]
+        service.events["cal_1", FAMILY] = [Event(utc(12, day=31), utc(14, day=31))]
+        shown = ctl("busy", "--start", "2026-03-16", "--month").stdout
+        assert "1 – 31 March 2026" in shown
+        assert "16 1h30" in shown
+        assert "31 2h" in shown
+        assert "work    1 h 30 min" in shown
+        assert "family         2 h" in shown
+        sent = service.received["GetBusy"]
+        assert isinstance(sent, calendar_service_pb2.GetBusyRequest)
+        # Clocks go forward on the 29th.
+        assert sent.start_time.ToJsonString() == "2026-02-28T23:00:00Z"
+        assert sent.end_time.ToJsonString() == "2026-03-31T22:00:00Z"
+
+    def test_a_month_and_a_number_of_days_exclude_each_other(self, ctl: Terminal) -> None:
+        assert ctl("busy", "--month", "--days", "3").exit_code == 2
+
     def test_another_zone_moves_it(self, ctl: Terminal, service: FakeService) -> None:
         service.add_connection()
         service.events["cal_1", WORK] = [Event(utc(8), utc(9, 30))]
@@ -443,7 +463,10 @@ class TestColour:
         assert "\x1b[33m" not in shown
 
     def test_a_stream_without_unicode_gets_ascii(self, service: FakeService) -> None:
-        assert "##" in self.shown(service, PYTHONIOENCODING="ascii")
+        shown = self.shown(service, PYTHONIOENCODING="ascii")
+        assert ". . . . . . : . . . . . : . . . . . : . . . . ." in shown
+        assert "?" not in shown
+        assert shown.isascii()
 
 
 class TestBook:
@@ -460,6 +483,13 @@ class TestBook:
         assert booking.attendees[0] == booking_pb2.Attendee(email="d@e.f", name="Dora")
         assert "Tuesday, 17 March 2026, 10:00 – 10:45   45 min   Europe/Berlin (CET, UTC+1)" in done.stdout
         assert "✓ synced  anna@example.org · work  is in the calendar" in done.stdout
+
+    @pytest.mark.parametrize(("drift", "text"), [("MOVED", "its owner moved it"), ("EDITED", "made it free")])
+    def test_what_its_owner_did_to_it_is_told(self, ctl: Terminal, service: FakeService, drift: str, text: str) -> None:
+        service.add_connection()
+        ctl(*self.BOOK)
+        service.booking_events["b1"][0].drift = getattr(booking_pb2, f"BOOKING_EVENT_DRIFT_{drift}")
+        assert text in " ".join(ctl("booking", "b1").stdout.split())
 
     def test_a_repeat_is_harmless(self, ctl: Terminal, service: FakeService) -> None:
         service.add_connection()
@@ -623,6 +653,8 @@ class TestErrors:
         shown = ctl("--help").stdout
         assert all(f"{code}  {meaning}" in shown for code, meaning in EXIT_CODES.items())
 
+        assert "130  stopped by Ctrl-C" in shown
+
     def test_errors_are_json_for_scripts(self, ctl: Terminal, service: FakeService) -> None:
         failure = Failure(
             grpc.StatusCode.INVALID_ARGUMENT, "VALIDATION_ERROR", "No.", violations=(("page_size", "is negative."),)
@@ -648,6 +680,8 @@ class TestErrors:
         done = ctl("connect", "google", "--redirect-uri", "https://a.example/b")
         assert done.exit_code == 5
         assert setting in done.stderr
+        assert "console.cloud.google.com" in done.stderr
+        assert "/oauth/google/callback" in done.stderr
 
     def test_an_internal_error_names_the_request(self, ctl: Terminal, service: FakeService) -> None:
         failure = Failure(grpc.StatusCode.INTERNAL, "INTERNAL", metadata=(("requestId", "r-77"),))

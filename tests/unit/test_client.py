@@ -14,8 +14,9 @@ import pytest
 
 import calendar_client
 from calendar_client import CalendarClient, TlsOptions, errors
-from calendar_client.client import is_local
+from calendar_client.channel import is_local
 from calendars.v1 import availability_pb2, booking_pb2, calendar_service_pb2, connection_pb2, errors_pb2
+from tests.fakes.blocking import blocking
 from tests.fakes.fake_service import API_KEY, PASSWORD, Event, Failure, FakeService, running
 
 NINE = datetime(2026, 3, 16, 9, tzinfo=UTC)
@@ -28,9 +29,11 @@ def service() -> Iterator[FakeService]:
         yield service
 
 
-@pytest.fixture
-def client(service: FakeService) -> Iterator[CalendarClient]:
-    with CalendarClient(service.address, API_KEY) as client:
+@pytest.fixture(params=["threads", "asyncio"])
+def client(request: pytest.FixtureRequest, service: FakeService) -> Iterator[CalendarClient]:
+    """Both clients: each test holds for either."""
+    made = CalendarClient if request.param == "threads" else blocking
+    with made(service.address, API_KEY) as client:
         yield client
 
 

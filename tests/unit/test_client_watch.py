@@ -15,6 +15,7 @@ from calendar_client import CalendarClient, errors
 from calendar_client.watching import follow
 from calendars.v1 import availability_pb2
 from calendars.v1.calendar_service_pb2 import GetBusyResponse
+from tests.fakes.blocking import blocking
 from tests.fakes.fake_service import API_KEY, Event, Failure, FakeService, running
 
 NINE = datetime(2026, 3, 16, 9, tzinfo=UTC)
@@ -30,9 +31,11 @@ def service() -> Iterator[FakeService]:
         yield service
 
 
-@pytest.fixture
-def client(service: FakeService) -> Iterator[CalendarClient]:
-    with CalendarClient(service.address, API_KEY) as client:
+@pytest.fixture(params=["threads", "asyncio"])
+def client(request: pytest.FixtureRequest, service: FakeService) -> Iterator[CalendarClient]:
+    """Both clients: each test holds for either."""
+    made = CalendarClient if request.param == "threads" else blocking
+    with made(service.address, API_KEY) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     DAY,
     SECOND,
@@ -929,6 +930,7 @@ REPORT = BookingReport(
             Problem("PROVIDER_UNAVAILABLE", "No."),
             8 * SECOND,
             2**40,
+            Drift.EDITED,
         ),
     ),
 )
@@ -946,6 +948,7 @@ def test_a_booking_is_told_with_every_field_of_its_events() -> None:
             problem=errors_pb2.Problem(reason="ERROR_REASON_PROVIDER_UNAVAILABLE", message="No."),
             next_attempt_at=Timestamp(seconds=8),
             attempts=2**31 - 1,
+            drift="BOOKING_EVENT_DRIFT_EDITED",
         )
     ]
 

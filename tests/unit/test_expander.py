@@ -106,17 +106,42 @@ def test_events_come_by_start(expander):
     assert len(found) == 3
 
 
+def test_a_calendar_of_more_times_than_allowed_is_no_answer():
+    few = Expander(processes=1, event_s=1, calendar_s=2, address_space_bytes=MEMORY, occurrences=30)
+    daily = resource("DTSTART:20260301T100000Z", "DURATION:PT1H", "RRULE:FREQ=DAILY;COUNT=30")
+    try:
+        assert len(starts(few, daily)) == 30
+        with pytest.raises(ProviderUnavailable):
+            starts(few, daily, meeting())
+    finally:
+        few.close()
+
+
+def test_parts_of_a_calendar_are_read_in_the_zone_that_all_of_it_has(expander):
+    texts = [resource("DTSTART:20260310T090000", "DURATION:PT1H"), resource("DTSTART;TZID=Asia/Tokyo:20260310T090000")]
+    whole = expander.expand_part(texts, Reading(WINDOW), Deadline.after(20), floating=None, voting=False)
+    assert whole.floating == "Asia/Tokyo"
+    assert whole.votes == (("", ""), ("", "Asia/Tokyo"))
+    for voting in (True, False):
+        part = expander.expand_part(
+            texts[:1], Reading(WINDOW), Deadline.after(20), floating="Asia/Tokyo", voting=voting
+        )
+        assert part.read.events[0] in whole.read.events
+        assert part.votes == ((("", ""),) if voting else None)
+
+
 def test_an_empty_calendar_is_read(expander):
     assert starts(expander) == []
 
 
-def test_every_second_since_1970_is_one_unreadable_event_within_three_seconds(expander):
-    bad = secondly()
+def test_every_second_since_1970_is_one_block_within_three_seconds(expander):
+    every = secondly()
     began = time.monotonic()
-    found = expander.expand([meeting(), bad, meeting(11)], READING, Deadline.after(20))
+    found = expander.expand([meeting(), every, meeting(11)], READING, Deadline.after(20))
     assert time.monotonic() - began < 3
-    assert len(found.events) == 2
-    assert [each.event_id for each in found.unreadable] == [bad.event_id]
+    assert [Interval(one.start, one.end) for one in found.events if one.event_id == every.event_id] == [WINDOW]
+    assert len(found.events) == 3
+    assert found.unreadable == ()
 
 
 def test_a_text_that_takes_too_long_is_named_and_the_others_stay_exact(expander):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import strategies as st
 
 from calendar_server.core.ical import Component, NotACalendar, Property, parse, unfolded
 from calendar_server.core.values import Addition, BadValue, Length, Moment, additions, length, moment, moments
+
+
+def lines_of(text: str) -> list[str]:
+    return [line for line in unfolded(text).split("\n") if line]
 
 
 def calendar(*lines: str) -> Component:
@@ -22,11 +27,11 @@ def event(*lines: str) -> Component:
 
 @pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
 def test_lines_are_unfolded_whatever_ends_them(end):
-    assert list(unfolded(end.join(["A:1", " 2", "\t3", "", "B:4", ""]))) == ["A:123", "B:4"]
+    assert lines_of(end.join(["A:1", " 2", "\t3", "", "B:4", ""])) == ["A:123", "B:4"]
 
 
 def test_a_fold_after_a_blank_line_still_continues():
-    assert list(unfolded("A:1\r\r\n 2\r\n")) == ["A:12"]
+    assert lines_of("A:1\r\r\n 2\r\n") == ["A:12"]
 
 
 @given(st.text(alphabet='ab:;" \t\r\n=,.TZID', max_size=60))
@@ -41,7 +46,7 @@ def test_no_text_breaks_the_reader(text):
 def test_folding_a_line_anywhere_changes_nothing(value, width):
     line = "UID:" + value
     folded = "\r\n ".join(line[at : at + width] for at in range(0, len(line), width))
-    assert list(unfolded(folded)) == [line]
+    assert lines_of(folded) == [line]
 
 
 def test_a_parameter_is_found_in_any_case_and_without_quotes():
@@ -165,3 +170,19 @@ def test_an_additional_date_may_be_a_period():
         Addition(moment("20260310T090000Z"), Length(0, 3600)),
         Addition(moment("20260311T090000Z"), moment("20260311T100000Z")),
     ]
+
+
+ZONE_LINES = re.findall(
+    r"\S+",
+    "BEGIN:VCALENDAR BEGIN:VTIMEZONE END:VTIMEZONE END:VTIMEZONEX BEGIN:STANDARD END:STANDARD TZID:Here "
+    "DTSTART:20260101T000000 BEGIN:VEVENT END:VEVENT DTSTART UID:1 END:VCALENDAR TZOFFSETTO:+0100",
+)
+
+
+@given(st.lists(st.sampled_from(ZONE_LINES), max_size=16), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_a_definition_of_a_zone_that_was_met_before_is_read_the_same(lines, ended):
+    whole = ["BEGIN:VTIMEZONE", "TZID:There", "BEGIN:STANDARD", "TZOFFSETTO:+0200", "END:STANDARD", "END:VTIMEZONE"]
+    for inserted in ([], whole):
+        text = "\n".join(["BEGIN:VCALENDAR", *lines, *inserted, *lines[::-1]]) + ("\n" if ended else "")
+        assert parse(text) == parse(text.replace("BEGIN:VTIMEZONE", "begin:VTIMEZONE"))

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from calendar_client.cli_time import Zone, length_text, parse_day, parse_moment, span_text
-from calendar_client.cli_week import ASCII, Doubt, Span, cell_minutes, draw, legend
+from calendar_client.cli_week import ASCII, Doubt, Span, cell_minutes, draw, draw_month, legend, month_columns
 
 BERLIN = Zone.named("Europe/Berlin")
 UTC_ZONE = Zone.named("UTC")
@@ -125,6 +125,60 @@ class TestWidth:
         assert "free" not in legend(Doubt.UNKNOWN).plain
 
 
+class TestMonth:
+    MARCH = tuple(date(2026, 3, number) for number in range(1, 32))
+
+    def page(self, busy: list[Span], doubt: Doubt = Doubt.NONE, width: int = 80) -> list[str]:
+        return [line.plain for line in draw_month(self.MARCH, BERLIN, busy, doubt, width=width)]
+
+    def place(self, page: list[str], day: int) -> tuple[int, int]:
+        """The line and the column that a day begins at; the 1st of March 2026 is a Sunday."""
+        week, weekday = divmod(day + 5, 7)
+        return 1 + 3 * week, 3 + 10 * weekday
+
+    def test_weeks_begin_on_monday_and_days_stand_below_their_name(self) -> None:
+        page = self.page([])
+        assert page[0].split() == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+        for day in (1, 2, 8, 16, 31):
+            line, column = self.place(page, day)
+            assert page[line][column : column + 2] == f"{day:2}"
+        assert page[0].index("Sun") == self.place(page, 1)[1]
+        assert len(page) == 1 + 6 * 3
+
+    def test_busy_time_is_drawn_and_summed_in_its_day(self) -> None:
+        page = self.page([Span(at(9), at(12)), Span(at(13), at(13, 15))])
+        line, column = self.place(page, 16)
+        assert page[line][column : column + 8] == "16 3h15 "
+        assert page[line + 1][column : column + 8] == "···█▌···"
+        assert "".join(page).count("█") == 1
+
+    def test_the_shortest_busy_time_never_looks_free(self) -> None:
+        for width in (40, 60, 80, 120, 220):
+            assert set("".join(self.page([Span(at(23, 59), at(0, day=MONDAY + timedelta(days=1)))], width=width))) & {
+                "▐"
+            }
+
+    def test_unknown_time_is_hatched_on_every_day(self) -> None:
+        page = self.page([], Doubt.UNKNOWN)
+        assert "".join(page).count("░") == 31 * 8
+        assert "·" not in "".join(page)
+        assert "".join(page).count("?") == 31
+        assert "".join(self.page([], Doubt.PARTLY)).count("╌") == 31 * 8
+
+    def test_a_full_day_is_full(self) -> None:
+        page = self.page([Span(at(0), at(0, day=MONDAY + timedelta(days=1)))])
+        line, column = self.place(page, 16)
+        assert page[line][column : column + 7] == "16 full"
+        assert page[line + 1][column : column + 8] == "█" * 8
+
+    @pytest.mark.parametrize(("width", "columns"), [(220, 24), (120, 12), (80, 8), (60, 6), (45, 4)])
+    def test_seven_days_fit_the_terminal(self, width: int, columns: int) -> None:
+        assert month_columns(width) == columns
+        busy = [Span(at(0), at(23, 45, day=date(2026, 3, 31)))]
+        assert max(len(line) for line in self.page(busy, Doubt.UNKNOWN, width)) <= width
+        assert f"a column is {24 // columns} h" in legend(Doubt.NONE, month_width=width).plain
+
+
 class TestTyping:
     def test_a_time_is_in_the_zone(self) -> None:
         assert parse_moment("2026-03-17T10:00", BERLIN).astimezone(UTC) == datetime(2026, 3, 17, 9, tzinfo=UTC)
@@ -148,6 +202,19 @@ class TestTyping:
     def test_days_have_words_too(self) -> None:
         assert parse_day("2026-03-17", BERLIN) == date(2026, 3, 17)
         assert parse_day("tomorrow", BERLIN) - parse_day("today", BERLIN) == timedelta(days=1)
+
+    @pytest.mark.parametrize(("word", "weekday"), [("monday", 0), ("Fri", 4), ("SUNDAY", 6)])
+    def test_a_weekday_is_the_next_one(self, word: str, weekday: int) -> None:
+        today = parse_day("today", BERLIN)
+        day = parse_day(word, BERLIN)
+        assert day.weekday() == weekday
+        assert timedelta() <= day - today < timedelta(days=7)
+
+    @pytest.mark.parametrize(("clock", "hour", "minute"), [("9:30", 9, 30), ("16:00", 16, 0)])
+    def test_a_time_may_begin_with_the_word_of_a_day(self, clock: str, hour: int, minute: int) -> None:
+        moment = parse_moment(f"friday {clock}", BERLIN)
+        assert (moment.date(), moment.hour, moment.minute) == (parse_day("friday", BERLIN), hour, minute)
+        assert moment.tzinfo is BERLIN.tz
 
     @pytest.mark.parametrize("text", ["17.3.2026", "9999-12-31", ""])
     def test_what_is_not_a_day_is_refused(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -44,9 +45,11 @@ from calendar_server.usecases.commands import (
     Target,
 )
 from calendar_server.usecases.connections import Connections
+from calendar_server.usecases.drift import Drifts
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
-from calendar_server.usecases.refresh import Missing, Refresher
+from calendar_server.usecases.refresh import Refresher
 from calendar_server.usecases.watches import Watches
 from calendar_server.vault import Vault
 from tests.contract_store.conftest import (  # noqa: F401 — the same fixtures
@@ -80,7 +83,9 @@ class Accounts:
         if password != "right":
             raise ProviderRefused("The server does not accept these credentials.", cause="credentials")
         target = CalendarId("") if username in self.read_only else WORK
-        account = Account(f"{server_url}{username}", f"{username}@example.org", target, (WORK, HOME), {})
+        # Everybody has a server of their own: what one suffers is nobody else's outage.
+        settings = {"base": f"https://{username}.example.org/"}
+        account = Account(f"{server_url}{username}", f"{username}@example.org", target, (WORK, HOME), settings)
         return account, Secret({"username": username, "password": password})
 
 
@@ -203,7 +208,7 @@ def build_availability(
         read_threads=read_threads,
         horizon_days=400,
         reconcile_s=reconcile_s,
-        learn=Missing(store).learn,
+        learn=Drifts(store).learn,
     )
     availability = Availability(
         store, refresher, call_s=call_s, max_staleness_s=60, unreadable_retry_s=60, cache_entries=cache_entries
@@ -211,9 +216,8 @@ def build_availability(
     return availability, refresher
 
 
-def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
+def build_world(store: Store, vault: Vault = VAULT) -> World:  # noqa: F811 — the fixture's name
     """Whole objects over this store."""
-    vault = VAULT
     provider = Interrupted(
         [
             Calendar(WORK, "Work", writable=True, primary=True),
@@ -226,6 +230,10 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
     availability, refresher = build_availability(store, grants, providers)
     watches = Watches(store, grants, {}, changed=lambda connection_id, calendar_id: None, used_s=86_400)
     authorizations = Authorizations(store, vault, {}, redirect_uris=[], public_url="http://127.0.0.1", call_s=5)
+
+    def hasten(connection_ids: list[ConnectionId]) -> None:
+        store.outbox.hasten(connection_ids, store.now())
+
     return World(
         store=store,
         provider=provider,
@@ -236,7 +244,7 @@ def build_world(store: Store) -> World:  # noqa: F811 — the fixture's name
         refresher=refresher,
         availability=availability,
         bookings=Bookings(store, contents, availability, providers, waiting_most=8, wake=lambda: None),
-        pushes=Pushes(store, contents, grants, providers, push_s=10),
+        pushes=Pushes(store, contents, grants, providers, HostGate(slow_most=4, opened=hasten), push_s=10),
         caller=Caller(store.organizations.ensure("acme")),
         stranger=Caller(store.organizations.ensure("other")),
     )
@@ -248,3 +256,33 @@ def world(store: Store) -> Iterator[World]:  # noqa: F811 — the fixture's name
     yield world
     world.availability.close()
     world.refresher.close()
+
+
+class Statements(logging.Handler):
+    """The statements that threads of this process send to the database."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.sent: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sent.append(record.msg[0] if isinstance(record.msg, tuple) else str(record.msg))
+
+
+@pytest.fixture
+def statements() -> Callable[[Callable[[], object]], list[str]]:
+    """Does something and answers the statements, without their values, that it took."""
+
+    def taken(do: Callable[[], object]) -> list[str]:
+        logger, handler = logging.getLogger("peewee"), Statements()
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            do()
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        return handler.sent
+
+    return taken

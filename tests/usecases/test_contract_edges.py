@@ -62,6 +62,7 @@ from calendar_server.usecases.commands import (
     UpdateCommand,
 )
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
 from calendar_server.usecases.pushes import Pushes
 from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, build_availability, cancelled
 
@@ -335,7 +336,7 @@ class TestNeedsReauth:
 
         grants = RenewedAtOnce(world.store, VAULT, {})
         providers = dict.fromkeys(ProviderName, world.provider)
-        pushes = Pushes(world.store, BookingContents(VAULT), grants, providers, push_s=10)
+        pushes = Pushes(world.store, BookingContents(VAULT), grants, providers, HostGate(slow_most=4), push_s=10)
         world.provider.fail_next(NeedsReauth())
         (row,) = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=1)
         assert pushes.push(row) == "deferred"

@@ -336,6 +336,58 @@ class TestFailures:
         assert kept(world, connection, window=Interval(NOON + 2 * HOUR, NOON + 3 * HOUR)).complete
 
 
+class TestFullDisk:
+    @pytest.fixture
+    def full(self, world: World) -> Iterator[Callable[[], None]]:
+        """From then on the database takes nothing new into the mirror, until the test ends."""
+        run, made = world.store._database.run, []
+
+        def fill() -> None:
+            made.append(True)
+            if world.store.is_sqlite:
+                for what in ("INSERT ON busy", "UPDATE ON busy", "INSERT ON leases"):
+                    name = what.replace(" ", "_")
+                    run(f"CREATE TRIGGER {name} BEFORE {what} BEGIN SELECT RAISE(ABORT, 'full'); END")
+                return
+            run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''full''; END'")
+            for table in ("busy", "leases"):
+                run(f"CREATE TRIGGER full_{table} BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION refuse()")
+
+        yield fill
+        if made and not world.store.is_sqlite:
+            run("DROP FUNCTION refuse() CASCADE")
+
+    def test_reads_go_on(self, world: World, full: Callable[[], None]) -> None:
+        connection = world.connect()
+        world.owner_adds(*NOON_TO_ONE)
+        full()
+        for _ in range(2):
+            answer = kept(world, connection)
+            assert answer.complete
+            assert answer.busy == (NOON_TO_ONE,)
+            assert {calendar.state for calendar in answer.calendars} == {BusyState.FRESH}
+
+    def test_what_is_newer_than_the_mirror_counts(self, world: World, full: Callable[[], None]) -> None:
+        connection = world.connect()
+        world.sync(booking(start=NOON + HOUR, end=NOON + 2 * HOUR), connection)
+        world.push()
+        kept(world, connection)
+        make_older(world, connection, 61)
+        full()
+        world.owner_adds(*NOON_TO_ONE)
+        assert kept(world, connection).busy == (Interval(NOON, NOON + 2 * HOUR),)
+        only_own = kept(world, connection, exclude_booking_ids=frozenset({"b"}))
+        assert only_own.busy == (NOON_TO_ONE,)
+
+    def test_failures_are_told_as_they_are(self, world: World, full: Callable[[], None]) -> None:
+        connection = world.connect()
+        full()
+        world.provider.fail_next(ProviderUnavailable("down"), times=2)
+        with pytest.raises(BusyUnknown) as unknown:
+            kept(world, connection)
+        assert unknown.value.first.reason == "PROVIDER_UNAVAILABLE"
+
+
 class TestNotifications:
     def test_a_calendar_that_changed_is_read_again_though_it_is_young(self, world: World) -> None:
         connection = world.connect()
@@ -402,10 +454,10 @@ class TestSharing:
         connection, before = world.connect(), world.store.now()
         kept(world, connection)
         exchanges.watch()
-        errors = world.refresher.refresh(
+        outcome = world.refresher.refresh(
             [Need(connection, (WORK, HOME))], NOON_TO_ONE, not_before=before, full=True, deadline=Deadline.after(5)
         )
-        assert errors == {}
+        assert outcome.errors == {}
         assert exchanges.count == 0
 
     def test_another_process_that_reads_is_waited_for(self, world: World, exchanges: Exchanges) -> None:
@@ -510,6 +562,26 @@ class TestOverlay:
         assert [event.event_id for calendar in answer.calendars for event in calendar.events] == ["own"]
         assert exchanges.count == 0
 
+    def test_an_event_that_is_made_again_leaves_nothing_where_it_was(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        assert kept(world, connection).busy == (NOON_TO_ONE,)
+        world.sync(cancelled(), connection)
+        world.push()
+        world.sync(booking(3, start=NOON + 2 * HOUR, end=NOON + 3 * HOUR), connection)
+        assert kept(world, connection).busy == (Interval(NOON + 2 * HOUR, NOON + 3 * HOUR),)
+
+    def test_nor_does_one_that_its_owner_had_deleted(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        assert kept(world, connection).busy == (NOON_TO_ONE,)
+        world.provider.take_out(WORK, world.report().events[0].event_id)
+        world.sync(booking(2, start=NOON + 2 * HOUR, end=NOON + 3 * HOUR), connection)
+        world.push()
+        assert kept(world, connection).busy == (Interval(NOON + 2 * HOUR, NOON + 3 * HOUR),)
+
 
 class TestChoice:
     def test_a_calendar_that_is_chosen_now_is_read(self, world: World) -> None:
@@ -588,10 +660,10 @@ class TestWorker:
         make_older(world, connection, 31)
         world.provider.fail_next(ProviderUnavailable("down"), times=2)
         now = world.store.now()
-        errors = world.refresher.refresh(
+        outcome = world.refresher.refresh(
             [Need(connection, (WORK, HOME))], NOON_TO_ONE, not_before=now, full=False, deadline=Deadline.after(5)
         )
-        assert len(errors) == 2
+        assert len(outcome.errors) == 2
         now = world.store.now()
         due = world.store.mirror.due(used_since=0, read_before=now, now=now, limit=10)
         assert due == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,17 @@ class Running:
 
     def __init__(self, world: World, store: Any = None, **more: Any):
         self._outcomes: queue.Queue[tuple[str, str]] = queue.Queue()
-        settings = {"push_threads": 4, "mailbox_pushes": 4, "lease_s": 60, "poll_s": NEVER_S, "keep_days": 7, **more}
+        settings = {
+            "push_threads": 4,
+            "mailbox_pushes": 4,
+            "lease_s": 60,
+            "hold_s": 120,
+            "owner": secrets.token_hex(4),
+        } | {
+            "poll_s": NEVER_S,
+            "keep_days": 7,
+            **more,
+        }
         self.worker = Worker(store or world.store, world.pushes, pushed=self._note, **settings)
         self._thread = threading.Thread(target=self.worker.run, name="worker")
         self._thread.start()
@@ -283,3 +294,82 @@ def test_two_workers_push_a_booking_once(world: World, database_url: str) -> Non
     other.store.close()
     written = world.provider._shelves[WORK].written.values()
     assert [event.sequence for event in written] == [0] * len(names)
+
+
+class TestLeases:
+    def test_a_push_that_takes_longer_than_a_lease_keeps_it(self, world: World, gate: Gate) -> None:
+        world.sync(booking(), world.connect())
+        world.provider.interruptions.append(gate)
+        with working(world, lease_s=0.6, poll_s=0.05) as running:
+            assert gate.reached.wait(WAIT_S)
+            (first,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+            assert eventually(lambda: world.store.now() > first.lease_until + SECOND)
+            assert world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4) == []
+            gate.open()
+            assert running.next() == ("b", "synced")
+
+    def test_a_push_that_hangs_loses_it_in_the_end(self, world: World, gate: Gate) -> None:
+        world.sync(booking(), world.connect())
+        world.provider.interruptions.append(gate)
+        with working(world, lease_s=0.3, hold_s=0.3) as running:
+            assert gate.reached.wait(WAIT_S)
+            # Taken anew, here by the same worker.
+            assert running.next() == ("b", "synced")
+            gate.open()
+            assert running.next() == ("b", "yielded")
+
+    def test_what_a_dead_worker_held_is_free_at_once_for_the_next_of_its_name_alone(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(named("ours"), connection)
+        world.store.outbox.claim(limit=1, lease_s=3600, mailbox_limit=4, owner="dead")
+        world.sync(named("theirs"), connection)
+        world.store.outbox.claim(limit=1, lease_s=3600, mailbox_limit=4, owner="deadly")
+        with working(world, owner="dead") as running:
+            assert running.next() == ("ours", "synced")
+        assert world.states("theirs") == [EventState.PENDING]
+
+    def test_a_push_without_an_outcome_on_disk_is_tried_again_long_before_its_lease_ends(self, world: World) -> None:
+        world.sync(booking(), world.connect())
+        pushes, broken = world.pushes, [StoreError()]
+
+        class LosesTheFirst:
+            def push(self, row: OutboxRow) -> str:
+                if broken:
+                    raise broken.pop()
+                return pushes.push(row)
+
+        hurt = dataclasses.replace(world, pushes=LosesTheFirst())  # type: ignore[arg-type]
+        with working(hurt, lease_s=3600) as running:
+            assert running.next() == ("b", "synced")
+
+
+class TestHosts:
+    def test_a_host_that_hangs_keeps_nobody_else(self, world: World, gate: Gate) -> None:
+        hung = world.connect("hung")
+        for number in range(6):
+            world.sync(named(f"hung{number}"), hung)
+            world.provider.interruptions.append(gate)
+        with working(world, push_threads=2, mailbox_pushes=2, poll_s=0.05) as running:
+            assert eventually(lambda: len(world.provider.interruptions) == 4)
+            # Both threads hang; the next host gets one all the same, long before they end.
+            world.provider.interruptions.clear()
+            world.sync(named("b"), world.connect("anna"))
+            running.worker.wake()
+            assert running.next() == ("b", "synced")
+            gate.open()
+
+    def test_in_an_outage_few_are_tried_and_all_land_soon_after_it(self, world: World) -> None:
+        connection = world.connect()
+        names = {f"b{number}" for number in range(20)}
+        for name in names:
+            world.sync(named(name), connection)
+        world.provider.fail_next(ProviderUnavailable("down"), times=40)
+        with working(world, mailbox_pushes=1) as running:
+            assert [running.next()[1] for _ in range(7)] == ["deferred"] * 7
+            # Five found out; nearly all the others have asked nobody.
+            assert 40 - len(world.provider._failures) <= 7
+            world.provider._failures.clear()
+            synced: set[str] = set()
+            while synced != names:
+                name, outcome = running.next()
+                synced |= {name} if outcome == "synced" else set()

@@ -26,21 +26,23 @@ from calendars.v1 import errors_pb2 as calendars_dot_v1_dot_errors__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61lendars/v1/booking.proto\x12\x0c\x63\x61lendars.v1\x1a\x19\x63\x61lendars/v1/errors.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n\x07\x42ooking\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.calendars.v1.BookingStatus\x12\r\n\x05title\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttime_zone\x18\t \x01(\t\x12)\n\tattendees\x18\n \x03(\x0b\x32\x16.calendars.v1.Attendee\x12\x0b\n\x03url\x18\x0b \x01(\t\"\'\n\x08\x41ttendee\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x96\x02\n\x0c\x42ookingEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61lendar_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.calendars.v1.BookingEventState\x12\x17\n\x0fsynced_revision\x18\x05 \x01(\x03\x12\x10\n\x08web_link\x18\x06 \x01(\t\x12&\n\x07problem\x18\x07 \x01(\x0b\x32\x15.calendars.v1.Problem\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05*k\n\rBookingStatus\x12\x1e\n\x1a\x42OOKING_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOKING_STATUS_CONFIRMED\x10\x01\x12\x1c\n\x18\x42OOKING_STATUS_CANCELLED\x10\x02*\xfa\x01\n\x11\x42ookingEventState\x12#\n\x1f\x42OOKING_EVENT_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x42OOKING_EVENT_STATE_PENDING\x10\x01\x12\x1e\n\x1a\x42OOKING_EVENT_STATE_SYNCED\x10\x02\x12\x1e\n\x1a\x42OOKING_EVENT_STATE_FAILED\x10\x03\x12\x1f\n\x1b\x42OOKING_EVENT_STATE_REMOVED\x10\x04\x12\x1c\n\x18\x42OOKING_EVENT_STATE_GONE\x10\x05\x12 \n\x1c\x42OOKING_EVENT_STATE_DETACHED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61lendars/v1/booking.proto\x12\x0c\x63\x61lendars.v1\x1a\x19\x63\x61lendars/v1/errors.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n\x07\x42ooking\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.calendars.v1.BookingStatus\x12\r\n\x05title\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttime_zone\x18\t \x01(\t\x12)\n\tattendees\x18\n \x03(\x0b\x32\x16.calendars.v1.Attendee\x12\x0b\n\x03url\x18\x0b \x01(\t\"\'\n\x08\x41ttendee\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xc6\x02\n\x0c\x42ookingEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61lendar_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.calendars.v1.BookingEventState\x12\x17\n\x0fsynced_revision\x18\x05 \x01(\x03\x12\x10\n\x08web_link\x18\x06 \x01(\t\x12&\n\x07problem\x18\x07 \x01(\x0b\x32\x15.calendars.v1.Problem\x12\x33\n\x0fnext_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12.\n\x05\x64rift\x18\n \x01(\x0e\x32\x1f.calendars.v1.BookingEventDrift*k\n\rBookingStatus\x12\x1e\n\x1a\x42OOKING_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOKING_STATUS_CONFIRMED\x10\x01\x12\x1c\n\x18\x42OOKING_STATUS_CANCELLED\x10\x02*\xfa\x01\n\x11\x42ookingEventState\x12#\n\x1f\x42OOKING_EVENT_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x42OOKING_EVENT_STATE_PENDING\x10\x01\x12\x1e\n\x1a\x42OOKING_EVENT_STATE_SYNCED\x10\x02\x12\x1e\n\x1a\x42OOKING_EVENT_STATE_FAILED\x10\x03\x12\x1f\n\x1b\x42OOKING_EVENT_STATE_REMOVED\x10\x04\x12\x1c\n\x18\x42OOKING_EVENT_STATE_GONE\x10\x05\x12 \n\x1c\x42OOKING_EVENT_STATE_DETACHED\x10\x06*\xb6\x01\n\x11\x42ookingEventDrift\x12#\n\x1f\x42OOKING_EVENT_DRIFT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOKING_EVENT_DRIFT_NONE\x10\x01\x12\x1d\n\x19\x42OOKING_EVENT_DRIFT_MOVED\x10\x02\x12\x1e\n\x1a\x42OOKING_EVENT_DRIFT_EDITED\x10\x03\x12\x1f\n\x1b\x42OOKING_EVENT_DRIFT_DELETED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'calendars.v1.booking_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOOKINGSTATUS']._serialized_start=736
-  _globals['_BOOKINGSTATUS']._serialized_end=843
-  _globals['_BOOKINGEVENTSTATE']._serialized_start=846
-  _globals['_BOOKINGEVENTSTATE']._serialized_end=1096
+  _globals['_BOOKINGSTATUS']._serialized_start=784
+  _globals['_BOOKINGSTATUS']._serialized_end=891
+  _globals['_BOOKINGEVENTSTATE']._serialized_start=894
+  _globals['_BOOKINGEVENTSTATE']._serialized_end=1144
+  _globals['_BOOKINGEVENTDRIFT']._serialized_start=1147
+  _globals['_BOOKINGEVENTDRIFT']._serialized_end=1329
   _globals['_BOOKING']._serialized_start=105
   _globals['_BOOKING']._serialized_end=412
   _globals['_ATTENDEE']._serialized_start=414
   _globals['_ATTENDEE']._serialized_end=453
   _globals['_BOOKINGEVENT']._serialized_start=456
-  _globals['_BOOKINGEVENT']._serialized_end=734
+  _globals['_BOOKINGEVENT']._serialized_end=782
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,14 @@ class BookingEventState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BOOKING_EVENT_STATE_REMOVED: _ClassVar[BookingEventState]
     BOOKING_EVENT_STATE_GONE: _ClassVar[BookingEventState]
     BOOKING_EVENT_STATE_DETACHED: _ClassVar[BookingEventState]
+
+class BookingEventDrift(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BOOKING_EVENT_DRIFT_UNSPECIFIED: _ClassVar[BookingEventDrift]
+    BOOKING_EVENT_DRIFT_NONE: _ClassVar[BookingEventDrift]
+    BOOKING_EVENT_DRIFT_MOVED: _ClassVar[BookingEventDrift]
+    BOOKING_EVENT_DRIFT_EDITED: _ClassVar[BookingEventDrift]
+    BOOKING_EVENT_DRIFT_DELETED: _ClassVar[BookingEventDrift]
 BOOKING_STATUS_UNSPECIFIED: BookingStatus
 BOOKING_STATUS_CONFIRMED: BookingStatus
 BOOKING_STATUS_CANCELLED: BookingStatus
@@ -37,6 +45,11 @@ BOOKING_EVENT_STATE_FAILED: BookingEventState
 BOOKING_EVENT_STATE_REMOVED: BookingEventState
 BOOKING_EVENT_STATE_GONE: BookingEventState
 BOOKING_EVENT_STATE_DETACHED: BookingEventState
+BOOKING_EVENT_DRIFT_UNSPECIFIED: BookingEventDrift
+BOOKING_EVENT_DRIFT_NONE: BookingEventDrift
+BOOKING_EVENT_DRIFT_MOVED: BookingEventDrift
+BOOKING_EVENT_DRIFT_EDITED: BookingEventDrift
+BOOKING_EVENT_DRIFT_DELETED: BookingEventDrift
 
 class Booking(_message.Message):
     __slots__ = ("id", "revision", "status", "title", "description", "location", "start_time", "end_time", "time_zone", "attendees", "url")
@@ -73,7 +86,7 @@ class Attendee(_message.Message):
     def __init__(self, email: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class BookingEvent(_message.Message):
-    __slots__ = ("connection_id", "calendar_id", "event_id", "state", "synced_revision", "web_link", "problem", "next_attempt_at", "attempts")
+    __slots__ = ("connection_id", "calendar_id", "event_id", "state", "synced_revision", "web_link", "problem", "next_attempt_at", "attempts", "drift")
     CONNECTION_ID_FIELD_NUMBER: _ClassVar[int]
     CALENDAR_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +96,7 @@ class BookingEvent(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     connection_id: str
     calendar_id: str
     event_id: str
@@ -92,4 +106,5 @@ class BookingEvent(_message.Message):
     problem: _errors_pb2.Problem
     next_attempt_at: _timestamp_pb2.Timestamp
     attempts: int
-    def __init__(self, connection_id: _Optional[str] = ..., calendar_id: _Optional[str] = ..., event_id: _Optional[str] = ..., state: _Optional[_Union[BookingEventState, str]] = ..., synced_revision: _Optional[int] = ..., web_link: _Optional[str] = ..., problem: _Optional[_Union[_errors_pb2.Problem, _Mapping]] = ..., next_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[int] = ...) -> None: ...
+    drift: BookingEventDrift
+    def __init__(self, connection_id: _Optional[str] = ..., calendar_id: _Optional[str] = ..., event_id: _Optional[str] = ..., state: _Optional[_Union[BookingEventState, str]] = ..., synced_revision: _Optional[int] = ..., web_link: _Optional[str] = ..., problem: _Optional[_Union[_errors_pb2.Problem, _Mapping]] = ..., next_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[int] = ..., drift: _Optional[_Union[BookingEventDrift, str]] = ...) -> None: ...

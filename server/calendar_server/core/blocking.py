@@ -39,6 +39,9 @@ class Standing:
 
 def judge(event: Component, addresses: frozenset[str], *, cancelled: bool = False) -> Standing:
     """Judge one VEVENT for the owner of ``addresses``. ``cancelled``: the whole calendar object is a cancellation."""
+    asked = addresses and "ATTENDEE" in event.properties
+    if not cancelled and not asked and event.properties.keys().isdisjoint(_JUDGED):
+        return _PLAIN
     status, transparency = _words(event, "STATUS"), _words(event, "TRANSP")
     busy_status = {word for name in _BUSY_STATUS for word in _words(event, name)}
     answers = _answers(event, addresses)
@@ -56,6 +59,10 @@ def judge(event: Component, addresses: frozenset[str], *, cancelled: bool = Fals
     return Standing(BlockReason.TENTATIVE if tentative else BlockReason.BUSY, tentative)
 
 
+_JUDGED = frozenset({"STATUS", "TRANSP", *_BUSY_STATUS})
+_PLAIN = Standing(BlockReason.BUSY)
+
+
 def plain_address(address: str) -> str:
     """A calendar user address in the form that is compared: lower case, without ``mailto:``."""
     plain = address.strip().strip('"').casefold().removeprefix("mailto:").strip()
@@ -63,7 +70,7 @@ def plain_address(address: str) -> str:
 
 
 def _words(event: Component, name: str) -> set[str]:
-    return {line.value.strip().upper() for line in event.all(name)}
+    return {line.value.strip().upper() for line in event.all(name)} if name in event.properties else set()
 
 
 def _answers(event: Component, addresses: frozenset[str]) -> set[str]:

@@ -18,7 +18,7 @@ from calendar_server.core.blocking import Standing, judge
 from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable, read_event
 from calendar_server.core.ical import Component, NotACalendar, parse
 from calendar_server.core.intervals import touches
-from calendar_server.core.model import BlockReason, BusyEvent, EventId, Interval, UnreadableEvent
+from calendar_server.core.model import BlockReason, BusyEvent, EventId, Instant, Interval, UnreadableEvent
 from calendar_server.core.series import (
     Keys,
     Occurrence,
@@ -64,6 +64,10 @@ class ResourceBusy:
     unreadable: tuple[UnreadableEvent, ...] = ()
 
 
+Vote = tuple[str, str]
+"""What one resource says about the calendar's zone: its X-WR-TIMEZONE, and the zone in which it starts; empty where it
+says nothing that is understood."""
+
 _ABOVE_ALL_EVENTS = 10**9
 _X_WR_TIMEZONE = re.compile(r"^X-WR-TIMEZONE(?:;[^:\r\n]*)?:([^\r\n]+)", re.I | re.M)
 _START_ZONE = re.compile(r'^DTSTART;(?:[^:\r\n]*;)?TZID=("[^"\r\n]*"|[^;:\r\n]+)', re.I | re.M)
@@ -74,7 +78,7 @@ def floating_zone(resources: Iterable[Resource], calendar_timezone: str) -> str:
 
     The first that is understood: ``calendar_timezone``, X-WR-TIMEZONE, the zone that most of the events name, UTC.
     """
-    return own_zone(calendar_timezone) or elected(zone_votes(resources))
+    return own_zone(calendar_timezone) or elected(map(zone_vote, resources))
 
 
 def own_zone(calendar_timezone: str) -> str:
@@ -86,20 +90,30 @@ def own_zone(calendar_timezone: str) -> str:
     return known.name if known else calendar_timezone
 
 
-def zone_votes(resources: Iterable[Resource]) -> Counter[str]:
-    """What speaks for which zone: an event for the one it starts in, X-WR-TIMEZONE for its own, before all events."""
-    votes: Counter[str] = Counter()
-    for resource in resources:
-        if (match := _X_WR_TIMEZONE.search(resource.text)) and (zone := named(match[1])):
-            votes[zone.name] += _ABOVE_ALL_EVENTS
-        if match := _START_ZONE.search(resource.text):
-            votes[match[1]] += 1
-    return votes
+def zone_vote(resource: Resource) -> Vote:
+    """What a resource says about the calendar's zone."""
+    upper = resource.text.upper()
+    at = upper.find("DTSTART;")
+    if len(upper) != len(resource.text):
+        at = min(at, 0)  # some letters are two in capitals
+    start = _START_ZONE.search(resource.text, at) if at >= 0 else None
+    told = _X_WR_TIMEZONE.search(resource.text) if "X-WR-TIMEZONE" in upper else None
+    zone = named(told[1]) if told else None
+    return zone.name if zone else "", start[1] if start and named(start[1]) else ""
 
 
-def elected(votes: Counter[str]) -> str:
-    """The IANA name of the zone with most votes, of those that are understood; else UTC."""
-    for tzid, _ in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
+def elected(votes: Iterable[Vote]) -> str:
+    """The IANA name of the zone with most votes: an X-WR-TIMEZONE comes before all events. Without votes UTC.
+
+    Votes are all that it takes: who keeps one of each resource elects as if all of their texts were read again.
+    """
+    tally: Counter[str] = Counter()
+    for (told, start), times in Counter(votes).items():
+        if told:
+            tally[told] += times * _ABOVE_ALL_EVENTS
+        if start:
+            tally[start] += times
+    for tzid, _ in sorted(tally.items(), key=lambda vote: (-vote[1], vote[0])):
         if (zone := named(tzid)) is not None:
             return zone.name
     return UTC_ZONE.name
@@ -147,8 +161,11 @@ def _read(resource: Resource, reading: Reading, floating: Zone, limit: int) -> R
         report.problem(Unreadable(document.damage))
     if len(report.events) > 2 * limit:
         return _unreadable(resource, f"The resource has more than {limit} occurrences.")
-    events = sorted(set(report.events), key=lambda event: (event.start, event.end, event.reason))
-    return ResourceBusy(tuple(events), tuple(report.unreadable))
+    events = tuple(
+        BusyEvent(start, end, reason, resource.event_id, tentative)
+        for start, end, reason, tentative in sorted(set(report.events))
+    )
+    return ResourceBusy(events, tuple(report.unreadable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +194,7 @@ class _Report:
     def __init__(self, event_id: EventId, window: Interval):
         self._event_id = event_id
         self._window = window
-        self.events: list[BusyEvent] = []
+        self.events: list[tuple[Instant, Instant, BlockReason, bool]] = []
         self.unreadable: list[UnreadableEvent] = []
 
     def problem(self, problem: Unreadable) -> None:
@@ -207,20 +224,26 @@ class _Report:
                     else None,
                 )
             )
-        for each in found:
-            if each.event.certain:
-                self._add(each)
+        since, until = self._window
+        for start, end, event in found:
+            if not event.certain:
+                continue
+            if start < end and not event.travel:
+                # What nearly all of them are.
+                if start < until and since < end:
+                    self.events.append((start, end, event.standing.reason, event.standing.tentative))
+            else:
+                self._add(start, end, event)
 
-    def _add(self, occurrence: Occurrence) -> None:
-        event = occurrence.event
+    def _add(self, start: Instant, end: Instant, event: Event) -> None:
         reason, tentative = event.standing.reason, event.standing.tentative
-        if occurrence.start == occurrence.end and reason.blocks:
+        if start == end and reason.blocks:
             reason, tentative = BlockReason.ZERO_LENGTH, False
-        if touches(Interval(occurrence.start, occurrence.end), self._window):
-            self.events.append(BusyEvent(occurrence.start, occurrence.end, reason, self._event_id, tentative))
-        way = Interval(occurrence.start - event.travel, occurrence.start)
+        if touches(Interval(start, end), self._window):
+            self.events.append((start, end, reason, tentative))
+        way = Interval(start - event.travel, start)
         if event.travel and reason.blocks and touches(way, self._window):
-            self.events.append(BusyEvent(way.start, way.end, BlockReason.TRAVEL, self._event_id, tentative))
+            self.events.append((way.start, way.end, BlockReason.TRAVEL, tentative))
 
 
 def _by_uid(calendars: Iterable[Component], addresses: frozenset[str]) -> Iterable[list[_Piece]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.blocking import Standing
 from calendar_server.core.ical import Component
@@ -19,8 +19,7 @@ WEST = 12 * HOUR
 """No place's clocks are further behind UTC."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What reading one calendar object depends on."""
 
     zones: Zones
@@ -64,8 +63,7 @@ class Unreadable(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A VEVENT that could be read. All-day events are in the calendar's zone.
 
     ``certain`` is False when a TZID is not understood: then all times are as if it were UTC, off by ``WEST`` or ``EAST``
@@ -78,6 +76,8 @@ class Event:
     length: Length
     travel: Instant = 0
     certain: bool = True
+    begins: Instant = 0
+    """When the first occurrence starts."""
 
     @property
     def all_day(self) -> bool:
@@ -86,8 +86,7 @@ class Event:
     @property
     def first(self) -> Interval:
         """The first occurrence."""
-        start = self.zone.instant(self.start.local)
-        return Interval(start, self.end(start, self.start.local))
+        return Interval(self.begins, self.end(self.begins, self.start.local))
 
     def end(self, start: Instant, local: datetime) -> Instant:
         """When an occurrence ends that starts at ``start``, which is ``local`` on the wall. Raises ``OverflowError``."""
@@ -111,8 +110,8 @@ def read_event(component: Component, standing: Standing, context: Context) -> Ev
     repeats = "RRULE" in component.properties or "RDATE" in component.properties
     earliest = None if "RDATE" in component.properties else begin - travel - (0 if zone else EAST)
     try:
-        span, certain = _length(component, start, zone, context)
-        event = Event(standing, start, zone or UTC_ZONE, span, travel, certain)
+        span, certain = _length(component, start, zone, begin, context)
+        event = Event(standing, start, zone or UTC_ZONE, span, travel, certain, begin)
         first = event.first
     except (BadValue, OverflowError) as error:
         raise Unreadable(f"The event's end cannot be read: {error}.", earliest) from error
@@ -140,7 +139,9 @@ def _travel(component: Component) -> Instant:
     return max(0, (travel.days * 86_400 + travel.seconds) * SECOND)
 
 
-def _length(component: Component, start: Moment, zone: Zone | None, context: Context) -> tuple[Length, bool]:
+def _length(
+    component: Component, start: Moment, zone: Zone | None, begin: Instant, context: Context
+) -> tuple[Length, bool]:
     """How long the event takes, and whether all of its zones are understood.
 
     DTEND makes an exact length, DURATION a nominal one (RFC 5545 section 3.8.5.3). Both together are forbidden: DTEND
@@ -161,10 +162,10 @@ def _length(component: Component, start: Moment, zone: Zone | None, context: Con
         return _whole_day(Length(days=(end.local - start.local).days)), True
     # A date as the end of an event that starts at a time is forbidden; its midnight is taken where the start is.
     end_zone = zone if end.is_date or (end.tzid and end.tzid == start.tzid) else context.zone(end)
-    begin, finish = (zone or UTC_ZONE).instant(start.local), (end_zone or UTC_ZONE).instant(end.local)
+    finish = (end_zone or UTC_ZONE).instant(end.local)
     return Length(seconds=(finish - begin) // SECOND), zone is not None and end_zone is not None
 
 
 def _whole_day(span: Length) -> Length:
     """An all-day event whose DTEND is its DTSTART: old programs mean the one day by that, and show it."""
-    return Length(days=1) if span == Length() else span
+    return Length(days=1) if span == (0, 0) else span

@@ -12,8 +12,9 @@ The reader is lenient where leniency cannot hide an event, and notes damage wher
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 DEPTH_MAX = 16
@@ -44,10 +45,25 @@ _KEPT = _DATES | {
 _READ_INSIDE = frozenset({"VCALENDAR", "VEVENT", "VTIMEZONE", "STANDARD", "DAYLIGHT"})
 """Of other components (alarms above all) nothing is kept: an alarm's DURATION is not its event's."""
 
-_NAME = re.compile(r"\s*(?:[A-Za-z0-9_-]+\.)?([A-Za-z0-9-]+)\s*[;:]")
-_NAME_WITHOUT_VALUE = re.compile(r"\s*(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-])")
+_LINE = re.compile(
+    r"\n([^\S\n]*+(?:(?ai:(?:[a-z0-9_-]++\.)?(BEGIN|END|" + "|".join(sorted(_KEPT)) + r"))[^\S\n]*[;:]"
+    r"|(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-]|[^\S\n]*[;:]))([^\n]*))"
+)
+"""A content line that is kept, after the end of the one before; or, without a name, one that lacks its value and should
+not. It begins with a letter that is always the same, which is what makes the search fast."""
+_FOLD = re.compile(r"\n+[ \t]")
 _QUOTED_HEAD = re.compile(r'((?:"[^"]*"|[^":])*):')
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9-]+)\s*=((?:"[^"]*"|[^;"])*)')
+
+
+def _parameter(head: str, name: str) -> str:
+    for found, value in _PARAMETER.findall(head):
+        if found.upper() == name:
+            return str(value).strip().strip('"').strip()
+    return ""
+
+
+_known_parameter = lru_cache(maxsize=1024)(_parameter)
 
 
 class NotACalendar(ValueError):
@@ -63,11 +79,10 @@ class Property(NamedTuple):
 
     def parameter(self, name: str) -> str:
         """The parameter's value without quotes; empty when it is absent. Names have no case."""
-        if ";" in self.head:
-            for found, value in _PARAMETER.findall(self.head):
-                if found.upper() == name:
-                    return str(value).strip().strip('"').strip()
-        return ""
+        if ";" not in self.head:
+            return ""
+        # Most events of a calendar write the same few zones.
+        return _known_parameter(self.head, name) if len(self.head) < 100 else _parameter(self.head, name)
 
 
 @dataclass(slots=True)
@@ -100,49 +115,101 @@ class Document:
     damage: str = ""
 
 
-def unfolded(text: str) -> Iterator[str]:
-    """The content lines of a text: line ends may be CRLF, LF or CR; empty lines are dropped.
+def unfolded(text: str) -> str:
+    """The content lines of a text, one a line: line ends may be CRLF, LF or CR; empty lines may be left.
 
     Folding inside a UTF-8 sequence does no harm when the bytes were decoded with ``surrogateescape``: the halves meet
     again here, in values that are not shown.
     """
-    parts: list[str] = []
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        if line[:1] in (" ", "\t"):
-            parts.append(line[1:])
-        elif line:
-            if parts:
-                yield "".join(parts)
-            parts = [line]
-    if parts:
-        yield "".join(parts)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _FOLD.sub("", text) if "\n " in text or "\n\t" in text else text
 
 
 def parse(text: str) -> Document:
     """Read a text. Raises ``NotACalendar`` when there is no ``BEGIN:VCALENDAR`` in it, or it is nested too deep."""
-    calendars: list[Component] = []
-    stack: list[Component] = []
-    damage = ""
-    for line in unfolded(text.lstrip("\ufeff\x00 \t\r\n")):
-        match = _NAME.match(line)
-        if match is None:
-            if stack and _NAME_WITHOUT_VALUE.match(line):
-                stack[-1].damage = "a line without a value"
-            continue
-        name = match[1].upper()
-        if name == "BEGIN":
-            damage = _begin(line[match.end() :].strip().upper(), stack, calendars) or damage
-        elif name == "END":
-            _end(line[match.end() :].strip().upper(), stack)
-        elif stack and name in _KEPT and stack[-1].name in _READ_INSIDE:
-            stack[-1].properties.setdefault(name, []).append(_property(name, line))
-    if not calendars:
-        raise NotACalendar("The text is not a calendar.")
-    if stack:
-        damage = "The text ends early."
-        for component in stack:
-            component.damage = component.damage or "END is missing"
-    return Document(tuple(calendars), damage)
+    reader = _Reader()
+    whole = "\n" + unfolded(text.lstrip("\ufeff\x00 \t\r\n"))
+    at = 0
+    while (begin := whole.find(_ZONE_BEGIN, at)) >= 0:
+        end = whole.find(_ZONE_END, begin)
+        if end < 0:
+            break
+        end += len(_ZONE_END) - 1  # its line feed belongs to the next line
+        reader.read(whole, at, begin)
+        # Every event of a calendar brings the same few definitions along, each longer than the event itself.
+        zone = _zone(whole[begin:end]) if reader.in_calendar and end - begin < _ZONE_MAX else None
+        if zone is not None:
+            reader.stack[0].components.append(zone)
+        else:
+            reader.read(whole, begin, end)
+        at = end
+    reader.read(whole, at, len(whole))
+    return reader.document()
+
+
+_ZONE_BEGIN, _ZONE_END = "\nBEGIN:VTIMEZONE\n", "\nEND:VTIMEZONE\n"
+_ZONE_MAX = 20_000
+
+
+@lru_cache(maxsize=256)
+def _zone(text: str) -> Component | None:
+    """The VTIMEZONE of a text that is one and nothing else; None for any other. Nobody changes it afterwards."""
+    reader = _Reader()
+    try:
+        reader.read(f"\nBEGIN:VCALENDAR{text}\nEND:VCALENDAR")
+        document = reader.document()
+    except NotACalendar:
+        return None
+    if document.damage or len(document.calendars) != 1:
+        return None
+    calendar = document.calendars[0]
+    whole = not calendar.damage and len(calendar.components) == 1 and not calendar.properties
+    return calendar.components[0] if whole and not calendar.components[0].damage else None
+
+
+class _Reader:
+    """Puts lines together to components."""
+
+    __slots__ = ("calendars", "damage", "stack")
+
+    def __init__(self) -> None:
+        self.calendars: list[Component] = []
+        self.stack: list[Component] = []
+        self.damage = ""
+
+    @property
+    def in_calendar(self) -> bool:
+        """Whether nothing is open but one calendar."""
+        return len(self.stack) == 1 and self.stack[0].name == "VCALENDAR"
+
+    def read(self, text: str, at: int = 0, end: int = sys.maxsize) -> None:
+        """Read the lines of a part of the text, each of them after its ``\\n``."""
+        stack = self.stack
+        for match in _LINE.finditer(text, at, end):
+            line, found, rest = match.groups()
+            if found is None:
+                if stack:
+                    stack[-1].damage = "a line without a value"
+                continue
+            name = found.upper()
+            if name == "BEGIN":
+                self.damage = _begin(rest.strip().upper(), stack, self.calendars) or self.damage
+            elif name == "END":
+                _end(rest.strip().upper(), stack)
+            elif stack and stack[-1].name in _READ_INSIDE:
+                stack[-1].properties.setdefault(name, []).append(_property(name, line))
+
+    def document(self) -> Document:
+        """What was read. Raises ``NotACalendar``."""
+        damage = self.damage
+        if not self.calendars:
+            raise NotACalendar("The text is not a calendar.")
+        if self.stack:
+            damage = "The text ends early."
+            for component in self.stack:
+                component.damage = component.damage or "END is missing"
+        return Document(tuple(self.calendars), damage)
 
 
 def _begin(name: str, stack: list[Component], calendars: list[Component]) -> str:

@@ -32,7 +32,18 @@ from datetime import date, datetime, timedelta
 from calendar_server.core.rule import Freq, Rule, RuleError, Skip, Until, parse_rule, with_until
 from calendar_server.core.rule_days import DayParts, month_start, year_start
 
-__all__ = ["STEPS_MAX", "Rule", "RuleError", "TooMuchWork", "Until", "occurrences", "parse_rule", "with_until"]
+__all__ = [
+    "STEPS_MAX",
+    "Rule",
+    "RuleError",
+    "TooMuchWork",
+    "Until",
+    "occurrences",
+    "parse_rule",
+    "runs",
+    "runs_of_days",
+    "with_until",
+]
 
 STEPS_MAX = 200_000
 """Steps that one call takes at most: periods looked at, days considered, times listed. Well below a second."""
@@ -72,11 +83,73 @@ def occurrences(
     return _limited(_moments(rule, start, first, last, all_day), limit)
 
 
+def runs(
+    rule: Rule, start: datetime, first: datetime, last: datetime, *, gap_s: int, without: Iterable[datetime] = ()
+) -> Iterator[tuple[datetime, datetime]] | None:
+    """As ``occurrences``, told as runs: the first and the last of occurrences that are at most ``gap_s`` seconds apart.
+
+    None for a rule whose periods are not all alike. It takes no more steps than there are runs, and those ``without``
+    occurrences that are taken out. Neighbouring runs may be nearer than ``gap_s`` too.
+    """
+    work = _Work()
+    begin = _seconds(start)
+    grid = _grid(rule, begin, _times(rule, start, work), work)
+    if grid is None:
+        return None
+    lower, stop = max(begin, _seconds(first, up=True)), min(_seconds(last, up=True), _after(rule.until))
+    cuts = sorted({_seconds(one) for one in without if not one.microsecond})
+    found = grid.runs(grid.counted(rule.count, begin, stop), lower, gap_s)
+    return ((_datetime(low), _datetime(high)) for run in found for low, high in grid.cut(run, cuts))
+
+
+def runs_of_days(
+    rule: Rule, start: datetime, first: datetime, last: datetime, *, gap_s: int
+) -> Iterator[tuple[datetime, Sequence[int], Sequence[tuple[int, int]]]] | None:
+    """As ``runs``, for rules within the day that look at the wall clock: each day, its times, and the runs of these.
+
+    Days come whole as soon as one of their times may be in ``[first, last)``; times are seconds of the day. None for
+    other rules, and for those with COUNT.
+    """
+    work = _Work()
+    begin = _seconds(start)
+    times = _times(rule, start, work)
+    if not rule.within_day or rule.count is not None or _grid(rule, begin, times, work) is not None:
+        return None
+    lower, stop = max(begin, _seconds(first, up=True)), min(_seconds(last, up=True), _after(rule.until))
+    return _runs_of_days(rule, DayParts.of(rule, start), times, begin, lower, stop, gap_s, work)
+
+
+def _runs_of_days(
+    rule: Rule, parts: DayParts, times: Sequence[int], begin: int, lower: int, stop: int, gap_s: int, work: _Work
+) -> Iterator[tuple[datetime, Sequence[int], Sequence[tuple[int, int]]]]:
+    known: dict[int, Sequence[tuple[int, int]]] = {}
+    for days, whole in _days_of_units(rule, parts, times, begin, lower, stop, work):
+        for day in days:
+            base = day * _DAY_S
+            if base + whole[0] >= lower and base + whole[-1] < stop:
+                if id(whole) not in known:
+                    known[id(whole)] = _joined(whole, gap_s)
+                yield _datetime(base), whole, known[id(whole)]
+            elif inside := [time for time in whole if lower <= base + time < stop]:
+                yield _datetime(base), inside, _joined(inside, gap_s)
+
+
+def _joined(moments: Sequence[int], gap_s: int) -> list[tuple[int, int]]:
+    """The first and the last of moments that are at most ``gap_s`` apart."""
+    found: list[tuple[int, int]] = []
+    for moment in moments:
+        if found and moment - found[-1][1] <= gap_s:
+            found[-1] = found[-1][0], moment
+        else:
+            found.append((moment, moment))
+    return found
+
+
 def _limited(moments: Iterable[int], limit: int) -> Iterator[datetime]:
     for found, moment in enumerate(moments):
         if found >= limit:
             raise TooMuchWork(f"The rule happens more than {limit} times.")
-        yield _ORIGIN + timedelta(0, moment)
+        yield _datetime(moment)
 
 
 class _Work:
@@ -124,13 +197,9 @@ class _Grid:
 
     def moments(self, count: int | None, begin: int, lower: int, stop: int) -> Iterator[int]:
         """Moments in ``[lower, stop)``; neither seeking nor COUNT takes more than a division."""
-        size = len(self.offsets)
-        if not size:
+        if not self.offsets:
             return
-        if count is not None:
-            early = bisect_left(self.offsets, begin - self.anchor)
-            periods, place = divmod(early + count - 1, size)
-            stop = min(stop, self.anchor + periods * self.step + self.offsets[place] + 1)
+        stop = self.counted(count, begin, stop)
         base = lower - (lower - self.anchor) % self.step
         while base < stop:
             for offset in self.offsets:
@@ -140,6 +209,59 @@ class _Grid:
                 if moment >= lower:
                     yield moment
             base += self.step
+
+    def counted(self, count: int | None, begin: int, stop: int) -> int:
+        """``stop``, or the second after the last that COUNT lets pass."""
+        if count is None or not self.offsets:
+            return stop
+        early = bisect_left(self.offsets, begin - self.anchor)
+        periods, place = divmod(early + count - 1, len(self.offsets))
+        return min(stop, self.anchor + periods * self.step + self.offsets[place] + 1)
+
+    def runs(self, stop: int, lower: int, gap: int) -> Iterator[tuple[int, int]]:
+        """Runs of moments in ``[lower, stop)`` that are at most ``gap`` apart."""
+        if not self.offsets:
+            return
+        parts = _joined(self.offsets, gap)
+        low, high = self._at_or_after(lower), self._before(stop)
+        if low > high:
+            return
+        if len(parts) == 1 and self.step - (self.offsets[-1] - self.offsets[0]) <= gap:
+            yield low, high
+            return
+        base = low - (low - self.anchor) % self.step
+        while base <= high:
+            for since, until in parts:
+                if base + until >= low and base + since <= high:
+                    yield max(base + since, low), min(base + until, high)
+            base += self.step
+
+    def cut(self, run: tuple[int, int], cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """What is left of a run of moments when those in ``cuts``, ascending, are taken out."""
+        low, high = run
+        for place in range(bisect_left(cuts, low), len(cuts)):
+            taken = cuts[place]
+            if taken > high:
+                break
+            if (before := self._before(taken)) >= low:
+                yield low, before
+            low = self._at_or_after(taken + 1)
+        if low <= high:
+            yield low, high
+
+    def _at_or_after(self, moment: int) -> int:
+        periods, rest = divmod(moment - self.anchor, self.step)
+        place = bisect_left(self.offsets, rest)
+        if place == len(self.offsets):
+            periods, place = periods + 1, 0
+        return self.anchor + periods * self.step + self.offsets[place]
+
+    def _before(self, moment: int) -> int:
+        periods, rest = divmod(moment - self.anchor, self.step)
+        place = bisect_left(self.offsets, rest) - 1
+        if place < 0:
+            periods -= 1
+        return self.anchor + periods * self.step + self.offsets[place]
 
 
 def _grid(rule: Rule, begin: int, times: Sequence[int], work: _Work) -> _Grid | None:
@@ -339,6 +461,10 @@ def _seconds(moment: datetime, *, up: bool = False) -> int:
     """Whole seconds since the year 1, rounded down, or ``up``."""
     since = moment - _ORIGIN
     return since.days * _DAY_S + since.seconds + (up and since.microseconds > 0)
+
+
+def _datetime(moment: int) -> datetime:
+    return _ORIGIN + timedelta(0, moment)
 
 
 def _date(day: int) -> date:

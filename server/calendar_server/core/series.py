@@ -10,15 +10,17 @@ Decisions where RFC 5545 is silent
     - A rule of hours, minutes or seconds without further parts runs in absolute time: every hour is every 60 minutes,
       whatever clocks do. One with further parts (BYHOUR, BYDAY …) runs on the wall clock, with both of repeated times.
     - UNTIL as a date-time at an all-day event: the later of the day that is written and the day in the calendar's zone.
+    - A series that happens very often is told in blocks (`_often`): occurrences that touch each other are one.
     - A floating EXDATE, RDATE or RECURRENCE-ID belongs to its event's zone.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable
 from calendar_server.core.ical import Component, Property
@@ -30,6 +32,8 @@ from calendar_server.core.recurrence import (
     Until,
     occurrences,
     parse_rule,
+    runs,
+    runs_of_days,
     with_until,
 )
 from calendar_server.core.rule import Freq
@@ -42,7 +46,17 @@ DATES_MAX = 10_000
 RULES_MAX = 16
 """RRULE lines, and EXRULE lines, in one event. RFC 5545 section 3.8.5.3 advises one."""
 
+OFTEN = 500
+"""Occurrences in the window from which on those that touch each other are told as one."""
+
+COARSE_S = 15 * 60
+"""Gaps of so many seconds are closed in a series whose occurrences are too many even so. Nobody books less time."""
+
+DAYS_MAX = 4_000
+"""Days looked at one by one for a rule within the day. Windows have at most five years."""
+
 _STEP_S = {Freq.HOURLY: 3600, Freq.MINUTELY: 60, Freq.SECONDLY: 1}
+_RECURRENCE = frozenset({"RRULE", "RDATE", "EXDATE", "EXRULE"})
 _LAST_SECOND = time(23, 59, 59)
 
 
@@ -75,8 +89,7 @@ class Range:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """One occurrence, unclipped, and the event that shapes it."""
 
     start: Instant
@@ -84,8 +97,7 @@ class Occurrence:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class _Original:
+class _Original(NamedTuple):
     local: datetime
     end: Instant | None = None
     """The end of a period given by RDATE."""
@@ -126,26 +138,177 @@ def expand(
     ``ranges`` ascend. Raises ``Unreadable`` where the occurrences are not known at all.
     """
     problems: list[Unreadable] = []
+    if not ranges and component.properties.keys().isdisjoint(_RECURRENCE):
+        only = single(event)
+        alone = touches_with_travel(only, reach(event, context)) and not replaced.has(only.start, event.start.local)
+        return [only] if alone else [], problems
     search = _search(event, ranges, context)
+    blocks = None if ranges else _often(event, component, replaced, search, context, problems)
+    if blocks is not None:
+        return blocks, problems
     originals = _originals(event, component, search, context, problems)
-    if len(originals) > 1 or "EXDATE" in component.properties or "EXRULE" in component.properties:
+    if "EXDATE" in component.properties or "EXRULE" in component.properties:
         removed = _removed(event, component, search, context, problems)
-        keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
+        keep = originals
+        if removed.instants or removed.dates:
+            keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
     else:
         keep = originals
     starts = [each.since for each in ranges]
     found: list[Occurrence] = []
+    window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
+    exactly = None if event.length.days else event.length.seconds * SECOND
     for at in sorted(keep):
         original = keep[at]
-        if replaced.has(at, original.local):
+        if replaces and replaced.has(at, original.local):
             continue
-        governing = bisect_right(starts, at)
-        occurrence = _moved(at, original, event, ranges[governing - 1]) if governing else _plain(at, original, event)
-        if touches_with_travel(occurrence, reach(occurrence.event, context)):
+        governing = bisect_right(starts, at) if starts else 0
+        if governing:
+            occurrence = _moved(at, original, event, ranges[governing - 1])
+            touching = touches_with_travel(occurrence, reach(occurrence.event, context))
+        else:
+            if exactly is not None and original.end is None:
+                occurrence = Occurrence(at, at + exactly, event)
+            else:
+                occurrence = _plain(at, original, event)
+            touching = touches_with_travel(occurrence, window)
+        if touching:
             found.append(occurrence)
             if len(found) > context.limit:
                 raise _too_much(event, component, f"it happens more than {context.limit} times")
     return found, problems
+
+
+def _often(
+    event: Event, component: Component, replaced: Keys, search: Interval, context: Context, problems: list[Unreadable]
+) -> list[Occurrence] | None:
+    """The occurrences of a series that happens very often, as blocks; None for all others.
+
+    A window of a year has half a million minutes, and one of a few days has as many occurrences as nobody minds: that
+    the window is longer is no reason not to read the event. So this takes as long as there are blocks, not occurrences.
+    Where there are too many blocks too, gaps of up to a quarter of an hour are closed: nothing busy is ever left out. A
+    series that does not block is told as a whole then.
+    """
+    lines = component.all("RRULE")
+    if len(lines) != 1 or event.all_day or "RDATE" in component.properties or "EXRULE" in component.properties:
+        return None
+    try:
+        rule = parse_rule(lines[0].value)
+    except RuleError:
+        return None  # told where it is followed
+    if not rule.within_day or not _happens_often(rule, event, search, context):
+        return None
+    found_problems: list[Unreadable] = []
+    removed = _removed(event, component, search, context, found_problems)
+    if removed.dates or replaced.dates:
+        return None  # they take out days, not moments
+    without = removed.instants | replaced.instants
+    shortest = event.length.days * 23 * 3600 + event.length.seconds
+    try:
+        blocks = _blocks(rule, event, without, search, context, shortest)
+        if blocks is not None and len(blocks) > context.limit:
+            if not shortest:
+                blocks = blocks[:1]  # which blocks nobody
+            elif not event.standing.blocks:
+                blocks = [Occurrence(blocks[0].start, max(each.end for each in blocks), event)]
+            else:
+                blocks = _blocks(rule, event, without, search, context, shortest + COARSE_S)
+        if blocks is None:
+            return None
+        if len(blocks) > context.limit:
+            raise TooMuchWork(f"it happens more than {context.limit} times")
+    except (TooMuchWork, OverflowError) as error:
+        raise _too_much(event, component, str(error)) from error
+    first = event.begins
+    if first not in without:
+        # DTSTART counts, also when the rule does not give it.
+        blocks.append(single(event))
+    problems += found_problems
+    window = reach(event, context)
+    return [each for each in _touching(blocks, event) if touches_with_travel(each, window)]
+
+
+def _happens_often(rule: Rule, event: Event, search: Interval, context: Context) -> bool:
+    step = timedelta(seconds=_STEP_S[rule.freq]) * min(rule.interval, 10**6)
+    span = timedelta(microseconds=search.end - search.start)
+    if (
+        span / step * max(1, len(rule.by_second)) * (max(1, len(rule.by_minute)) if rule.freq is Freq.HOURLY else 1)
+        <= OFTEN
+    ):
+        return False
+    try:
+        for number, _ in enumerate(_ruled_by(rule, event, search, context)):
+            if number >= OFTEN:
+                return True
+    except (TooMuchWork, OverflowError):
+        return True
+    return False
+
+
+def _touching(blocks: list[Occurrence], event: Event) -> list[Occurrence]:
+    """The blocks by start, those that overlap or touch as one."""
+    joined: list[Occurrence] = []
+    for each in sorted(blocks, key=lambda block: block.start):
+        if joined and each.start <= joined[-1].end:
+            if each.end > joined[-1].end:
+                joined[-1] = Occurrence(joined[-1].start, each.end, event)
+        else:
+            joined.append(each)
+    return joined
+
+
+def _blocks(
+    rule: Rule, event: Event, without: set[Instant], search: Interval, context: Context, gap_s: int
+) -> list[Occurrence] | None:
+    """Runs of occurrences that are at most ``gap_s`` apart; one more than allowed when there are too many."""
+    zone, found = event.zone, []
+    if _is_even(rule):
+        rule, start = _in_absolute_time(rule, event)
+        taken = [naive_local(at) for at in without]
+        told = runs(
+            rule, start, naive_local(search.start + min(gap_s, 1)), naive_local(search.end), gap_s=gap_s, without=taken
+        )
+        if told is None:
+            return None
+        for low, high in told:
+            last = naive_instant(high)
+            found.append(Occurrence(naive_instant(low), event.end(last, zone.local(last)), event))
+            if len(found) > context.limit:
+                break
+        return found
+    rule, last_instant, first, stop = _on_wall_clock(rule, event, search, context)
+    days = runs_of_days(rule, event.start.local, first, stop, gap_s=gap_s)
+    if days is None:
+        return None
+    taken_out = sorted(without)
+    for number, (midnight, times, parts) in enumerate(days):
+        if number >= DAYS_MAX:
+            raise TooMuchWork("the rule takes too many steps to work out")
+        begins, ends = zone.instant(midnight), zone.instant(midnight + timedelta(days=1))
+        noon = zone.instant(midnight + timedelta(hours=12))
+        even = ends - begins == DAY and noon - begins == DAY // 2
+        untouched = bisect_right(taken_out, ends) == bisect_left(taken_out, begins)
+        if even and untouched and (last_instant is None or ends <= last_instant):
+            spans = [(begins + low * SECOND, begins + high * SECOND) for low, high in parts]
+        else:
+            spans = [(at, at) for at in _one_by_one(midnight, times, last_instant, zone) if at not in without]
+        for low_at, high_at in spans:
+            found.append(Occurrence(low_at, event.end(high_at, zone.local(high_at)), event))
+        if len(found) > context.limit:
+            found = _touching(found, event)
+            if len(found) > context.limit:
+                break
+    return found
+
+
+def _one_by_one(midnight: datetime, times: Sequence[int], last: Instant | None, zone: Zone) -> Iterator[Instant]:
+    """The instants of a day on which clocks are changed, or something is taken out."""
+    for seconds in times:
+        local = midnight + timedelta(seconds=seconds)
+        at = zone.instant(local)
+        for instant in (at, _repeated(at, local, zone)):
+            if instant is not None and (last is None or instant <= last):
+                yield instant
 
 
 def reach(event: Event, context: Context) -> Interval:
@@ -206,7 +369,7 @@ def _longest(length: Length) -> Instant:
 def _originals(
     event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
 ) -> dict[Instant, _Original]:
-    found = {event.zone.instant(event.start.local): _Original(event.start.local)}
+    found = {event.begins: _Original(event.start.local)}
     rules, dates = component.all("RRULE"), component.all("RDATE")
     try:
         for at, local in _ruled(rules, event, search, context):
@@ -293,11 +456,13 @@ def _ruled(
     if len(lines) > RULES_MAX:
         raise RuleError("The event has too many rules.")
     for line in lines:
-        rule = parse_rule(line.value)
-        if _is_even(rule) and not event.all_day:
-            yield from _evenly(rule, event, search, context)
-        else:
-            yield from _on_the_wall(rule, event, search, context)
+        yield from _ruled_by(parse_rule(line.value), event, search, context)
+
+
+def _ruled_by(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
+    if _is_even(rule) and not event.all_day:
+        return _evenly(rule, event, search, context)
+    return _on_the_wall(rule, event, search, context)
 
 
 def _is_even(rule: Rule) -> bool:
@@ -308,10 +473,7 @@ def _is_even(rule: Rule) -> bool:
 
 def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
     """The rule in absolute time."""
-    start = naive_local(event.zone.instant(event.start.local))
-    if rule.until is not None:
-        last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
-        rule = with_until(rule, last)
+    rule, start = _in_absolute_time(rule, event)
     first, stop = naive_local(search.start), naive_local(search.end)
     ends = [stop] if rule.until is None else [stop, rule.until.value]
     if rule.count is None and not rule.by_set_pos:
@@ -324,18 +486,18 @@ def _evenly(rule: Rule, event: Event, search: Interval, context: Context) -> Ite
         yield at, event.zone.local(at)
 
 
+def _in_absolute_time(rule: Rule, event: Event) -> tuple[Rule, datetime]:
+    """The rule with UNTIL, and DTSTART, in UTC."""
+    if rule.until is not None:
+        last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
+        rule = with_until(rule, last)
+    return rule, naive_local(event.begins)
+
+
 def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
-    """The rule in local time. A day too much on both sides: near changes of clocks local times are not in order."""
-    zone, until, last = event.zone, rule.until, None
-    if until is not None:
-        if event.all_day:
-            rule = with_until(rule, datetime.combine(_last_day(until, context), time()))
-        elif until.utc:
-            last = naive_instant(until.value)
-            rule = with_until(rule, zone.local(last) + timedelta(days=1))
-        else:
-            rule = with_until(rule, _last_of(until))
-    first, stop = zone.local(search.start) - timedelta(days=1), zone.local(search.end) + timedelta(days=1)
+    """The rule in local time."""
+    zone = event.zone
+    rule, last, first, stop = _on_wall_clock(rule, event, search, context)
     # The additional days hold occurrences too, so the limit is looser here; it is counted exactly in `expand`.
     limit = 2 * context.limit + 10_000
     for local in occurrences(rule, event.start.local, first, stop, limit=limit, all_day=event.all_day):
@@ -347,6 +509,26 @@ def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -
             again = _repeated(at, local, zone)
             if again is not None and (last is None or again <= last):
                 yield again, local
+
+
+def _on_wall_clock(
+    rule: Rule, event: Event, search: Interval, context: Context
+) -> tuple[Rule, Instant | None, datetime, datetime]:
+    """The rule with UNTIL on the wall clock, UNTIL as an instant if it is one, and where to search.
+
+    A day too much on both sides: near changes of clocks local times are not in order.
+    """
+    zone, until, last = event.zone, rule.until, None
+    if until is not None:
+        if event.all_day:
+            rule = with_until(rule, datetime.combine(_last_day(until, context), time()))
+        elif until.utc:
+            last = naive_instant(until.value)
+            rule = with_until(rule, zone.local(last) + timedelta(days=1))
+        else:
+            rule = with_until(rule, _last_of(until))
+    first, stop = zone.local(search.start) - timedelta(days=1), zone.local(search.end) + timedelta(days=1)
+    return rule, last, first, stop
 
 
 def _repeated(at: Instant, local: datetime, zone: Zone) -> Instant | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from calendar_server.core.ical import Property
 
@@ -18,8 +19,7 @@ class BadValue(ValueError):
     """A value is not what its property asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A date, or a date with time, as written. ``local`` is naive, midnight for dates.
 
     ``tzid`` is empty for dates, for UTC (a ``Z`` beats a TZID, RFC 5545 section 3.3.5) and for floating times.
@@ -31,8 +31,7 @@ class Moment:
     tzid: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Length:
+class Length(NamedTuple):
     """How long something takes: nominal ``days`` first, then exact ``seconds`` (RFC 5545 section 3.3.6).
 
     A nominal day ends at the same time of the next day, and so has 23 or 25 hours when clocks change.
@@ -60,9 +59,16 @@ def moment(text: str, tzid: str = "") -> Moment:
 
     The form decides, not VALUE: both ``VALUE=DATE`` with a time and dates without ``VALUE=DATE`` are met in the field.
     """
-    match = _MOMENT.fullmatch(text.strip())
+    text = text.strip()
+    match = _MOMENT.fullmatch(text)
     if match is None:
         raise BadValue("a date or time cannot be read")
+    if match[6] is not None and match[6] < "60":
+        try:
+            usual = datetime.fromisoformat(text[:15])
+        except ValueError:
+            raise BadValue("a date or time does not exist") from None
+        return Moment(usual, is_utc=True) if match[7] else Moment(usual, tzid=tzid)
     year, month, day, hour, minute, second, utc = match.groups()
     try:
         if hour is None:

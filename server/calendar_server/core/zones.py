@@ -84,7 +84,8 @@ class IanaZone:
 
     def instant(self, local: datetime) -> Instant:
         # `fold` is 0: that is RFC 5545's reading of skipped and repeated times.
-        offset = self._rules.utcoffset(local.replace(tzinfo=self._rules))
+        # It looks at the fields alone, so the zone need not be put into each `local`, which would cost as much again.
+        offset = self._rules.utcoffset(local)
         if offset is None:  # pragma: no cover - zones of the database always have an offset
             return naive_instant(local)
         return naive_instant(local) - (offset.days * 86_400 + offset.seconds) * 1_000_000

@@ -8,7 +8,9 @@ The rooms behind it, from the wire upwards
     caldav_session    one conversation: logging in, redirects, what refusals mean
     caldav_discovery  from an address to calendars
     caldav_events     the text of our own events
-    caldav_reading    a calendar in full
+    caldav_reading    texts of a calendar, in full or of some events
+    caldav_memory     what is remembered of a calendar, as bytes
+    caldav_refresh    what has changed since
     caldav_writing    look, write, look again
 
 All traffic goes through ``egress``. Importing the package's elements and response class costs 0.4 s and 18 MB with the
@@ -21,7 +23,7 @@ import json
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from calendar_server.core.busy import Reading, Resource
+from calendar_server.core.busy import Reading, Resource, elected
 from calendar_server.core.model import (
     Booking,
     Calendar,
@@ -46,11 +48,22 @@ from calendar_server.providers.caldav_discovery import (
     speaks_caldav,
 )
 from calendar_server.providers.caldav_logins import Logins
-from calendar_server.providers.caldav_reading import read_texts, read_time_zone
+from calendar_server.providers.caldav_memory import (
+    Known,
+    Signals,
+    fingerprint,
+    pack,
+    signals_of,
+    unpack_known,
+    unpack_signals,
+    with_signals,
+)
+from calendar_server.providers.caldav_reading import NoMultiget, Texts, fetch, look_at, read_texts
+from calendar_server.providers.caldav_refresh import Changes, Picture, find_changes
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
 from calendar_server.providers.egress import Egress
-from calendar_server.providers.expander import Expander
+from calendar_server.providers.expander import Expanded, Expander
 
 
 class CaldavProvider:
@@ -125,21 +138,86 @@ class CaldavProvider:
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read the calendar in full, and expand what touches the window."""
         session = self._session(link, deadline)
-        zone = read_time_zone(session, calendar_id)
+        look = look_at(session, calendar_id, signals=False)
         texts = read_texts(session, calendar_id, self._calendar_events)
-        reading = Reading(window, zone, frozenset(json.loads(link.connection.settings.get("addresses", "[]"))))
-        resources = [Resource(event_id, text) for event_id, found in texts.found.items() for text in found]
-        read = self._expander.expand(resources, reading, deadline)
-        empty = tuple(
-            UnreadableEvent(event_id, "The server hands out no text for this event.") for event_id in texts.empty
-        )
-        return replace(read, unreadable=(*read.unreadable, *empty), event_ids=texts.event_ids)
+        expanded = self._expand(texts, Reading(window, look.zone, _own_addresses(link)), deadline)
+        return replace(expanded.read, event_ids=texts.event_ids)
+
+    def _expand(
+        self, texts: Texts, reading: Reading, deadline: Deadline, floating: str | None = None, voting: bool = False
+    ) -> Expanded:
+        """Read the texts. Events without one are named."""
+        expanded = self._expander.expand_part(_resources(texts), reading, deadline, floating=floating, voting=voting)
+        if texts.empty:
+            empty = (
+                UnreadableEvent(event_id, "The server hands out no text for this event.") for event_id in texts.empty
+            )
+            read = replace(expanded.read, unreadable=(*expanded.read.unreadable, *empty))
+            expanded = replace(expanded, read=read)
+        return expanded
 
     def refresh_calendar(
         self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
     ) -> Refreshed:
-        """Read again."""
-        return Refreshed(self.read_calendar(link, calendar_id, window, deadline))
+        """Look whether anything has changed, and read only that. See `caldav_refresh`."""
+        session = self._session(link, deadline)
+        addresses = _own_addresses(link)
+        look = look_at(session, calendar_id, signals=True)
+        signals = signals_of((calendar_id, *sorted(addresses)), look.zone, look.ctag, look.sync_token)
+        reading = Reading(window, look.zone, addresses)
+        changes = Changes()
+        remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
+        if before is not None and remembered is not None and signals.same_reading(remembered):
+            if signals.tell and signals == remembered:
+                return Refreshed(None, before.memory)
+            known = unpack_known(before.memory)
+            if known is not None and (signals.tell or not known.etags or any(known.etags.values())):
+                changes = find_changes(session, calendar_id, known, remembered.sync_token, self._calendar_events)
+                if not changes.doubtful and not changes.too_many(len(known.etags)):
+                    refreshed = self._replace(session, calendar_id, reading, before, signals, known, changes)
+                    if refreshed is not None:
+                        return refreshed
+        texts = read_texts(session, calendar_id, self._calendar_events)
+        expanded = self._expand(texts, reading, deadline)
+        others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
+        known = _known(texts, expanded, Known(expanded.floating, others=others))
+        memory = pack(replace(signals, settled=not texts.empty), known)
+        return Refreshed(replace(expanded.read, event_ids=texts.event_ids), memory)
+
+    def _replace(
+        self,
+        session: Session,
+        calendar_id: CalendarId,
+        reading: Reading,
+        before: Remembered,
+        signals: Signals,
+        known: Known,
+        changes: Changes,
+    ) -> Refreshed | None:
+        """Read what has changed, in the place of what is remembered of it. None: everything has to be read."""
+        if not known.floating:
+            return None
+        kept = {
+            each: etag for each, etag in known.etags.items() if each not in changes.gone and each not in changes.fetch
+        }
+        if len(kept) == len(known.etags) and not changes.fetch:
+            if changes.others != known.others:
+                return Refreshed(None, pack(signals, replace(known, others=changes.others)))
+            return Refreshed(None, with_signals(before.memory, signals))
+        texts = Texts()
+        try:
+            fetch(session, calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
+        except NoMultiget:
+            return None
+        expanded = self._expand(texts, reading, session.deadline, known.floating, voting=known.votes is not None)
+        now = _known(texts, expanded, replace(known, etags=kept, others=changes.others))
+        if now.votes is not None and elected(now.votes.values()) != known.floating:
+            return None
+        picture = Picture(before.read.events, before.read.unreadable).replaced(
+            kept.keys(), expanded.read.events, expanded.read.unreadable
+        )
+        read = CalendarRead(picture.events, picture.unreadable, frozenset(now.etags))
+        return Refreshed(read, pack(replace(signals, settled=not texts.empty), now))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """We name the resources that we make."""
@@ -178,6 +256,33 @@ class CaldavProvider:
                 settings["base"], link.secret["username"], link.secret["password"], link.connection.grant_version
             ),
         )
+
+
+def _own_addresses(link: Link) -> frozenset[str]:
+    return frozenset(json.loads(link.connection.settings.get("addresses", "[]")))
+
+
+def _resources(texts: Texts) -> list[Resource]:
+    return [Resource(event_id, text) for event_id, found in texts.found.items() for text in found]
+
+
+def _known(texts: Texts, expanded: Expanded, kept: Known) -> Known:
+    """What is known after a read, beside what is ``kept`` from before."""
+    etags = dict(kept.etags)
+    for event_id in texts.event_ids:
+        # What could not be read now, by the server or by us, may be at another time.
+        settled = event_id in texts.found and event_id not in expanded.given_up
+        etags[event_id] = fingerprint(texts.etags[event_id]) if settled else ""
+    others = {**kept.others, **{each: fingerprint(texts.etags[each]) for each in texts.others}}
+    if expanded.votes is None and kept.votes is None:
+        return Known(expanded.floating, etags, others)
+    votes = {each: vote for each, vote in (kept.votes or {}).items() if each in kept.etags}
+    for resource, vote in zip(_resources(texts), expanded.votes or (), strict=False):
+        if any(vote):
+            votes[resource.event_id] = vote
+    # Where one resource has two texts, and so two votes, the next change reads everything again.
+    exact = all(len(each) == 1 for each in texts.found.values())
+    return Known(expanded.floating if exact else "", etags, others, votes)
 
 
 def _account(

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar
 from xml.parsers import expat
@@ -57,6 +58,10 @@ class _PrincipalUrl(BaseElement):
     tag: ClassVar[str] = DAV + "principal-URL"
 
 
+class _CTag(BaseElement):
+    tag: ClassVar[str] = CALENDARSERVER + "getctag"
+
+
 class _ContentType(BaseElement):
     tag: ClassVar[str] = DAV + "getcontenttype"
 
@@ -86,12 +91,14 @@ _ELEMENTS: dict[str, type[BaseElement]] = {
         dav.GetEtag,
         dav.Owner,
         dav.ResourceType,
+        dav.SyncToken,
         cdav.CalendarData,
         cdav.CalendarHomeSet,
         cdav.CalendarTimeZone,
         cdav.CalendarUserAddressSet,
         cdav.ScheduleInboxURL,
         cdav.SupportedCalendarComponentSet,
+        _CTag,
         _Color,
         _ContentType,
         _DefaultCalendarUrl,
@@ -115,8 +122,10 @@ INBOX = cdav.ScheduleInboxURL.tag
 COMPONENTS = cdav.SupportedCalendarComponentSet.tag
 COLOR = _Color.tag
 CONTENT_TYPE = _ContentType.tag
+CTAG = _CTag.tag
 DEFAULT_CALENDAR = _DefaultCalendarUrl.tag
 PRINCIPAL_URL = _PrincipalUrl.tag
+SYNC_TOKEN = dav.SyncToken.tag
 TIME_ZONE_ID = _TimeZoneId.tag
 TRANSPARENCY = _Transparency.tag
 
@@ -131,9 +140,16 @@ CALENDAR = cdav.Calendar.tag
 
 def propfind(properties: Iterable[str]) -> bytes:
     """PROPFIND (RFC 4918 section 9.1) of these properties."""
+    return _propfind(tuple(properties))
+
+
+@lru_cache(maxsize=64)
+def _propfind(properties: tuple[str, ...]) -> bytes:
+    # Few differ, and to build one costs more than to send it.
     return _bytes(_with(dav.Propfind(), _prop(properties)))
 
 
+@lru_cache(maxsize=64)
 def calendar_query(uid: str = "") -> bytes:
     """REPORT calendar-query (RFC 4791 section 7.8) of all events with their text, or of those with a UID.
 
@@ -153,6 +169,16 @@ def calendar_multiget(hrefs: Iterable[str]) -> bytes:
         element.value = href
         wanted.append(element)
     return _bytes(_with(cdav.CalendarMultiGet(), _prop((ETAG, DATA)), *wanted))
+
+
+def sync_collection(token: str) -> bytes:
+    """REPORT sync-collection (RFC 6578 section 3.2): what has changed since ``token``.
+
+    Never with a limit: some servers cut at it without saying so.
+    """
+    since, level = dav.SyncToken(), dav.SyncLevel()
+    since.value, level.value = token, "1"
+    return _bytes(_with(dav.SyncCollection(), since, level, _prop((ETAG, RESOURCE_TYPE, CONTENT_TYPE))))
 
 
 def _prop(tags: Iterable[str]) -> BaseElement:
@@ -220,13 +246,19 @@ class Member:
 
 def multistatus(body: bytes, status: int) -> tuple[Member, ...]:
     """The members of a multistatus answer, in its order. Raises ``ProviderUnavailable`` if it is not a whole one."""
+    return synced(body, status)[0]
+
+
+def synced(body: bytes, status: int) -> tuple[tuple[Member, ...], str]:
+    """As ``multistatus``, and the sync token that stands in it (RFC 6578 section 6.3); empty if there is none."""
     if status not in (200, 207):
         raise ProviderUnavailable(f"The server answered with status {status} where a list was asked for.")
     with turn(body):
         tree = _tree(body)
         if tree is None or tree.tag != dav.MultiStatus.tag:
             raise ProviderUnavailable("The server's answer is not the list that was asked for.")
-        return tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
+        members = tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
+        return members, (tree.findtext(SYNC_TOKEN) or "").strip()
 
 
 def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
@@ -376,6 +408,9 @@ def _status(text: str | None) -> int | None:
 
 
 def _property(element: etree._Element) -> Property:
+    if not len(element):
+        # Most are plain texts.
+        return Property(element.text or "")
     inner = list(_elements(element, deep=True))
     own = (element.text or "") + "".join(child.tail or "" for child in element)
     return Property(

@@ -1,4 +1,4 @@
-"""Reading one calendar in full: every event's text, or a reason why not. A hole is never taken for free time.
+"""Reading one calendar, in full or some events: their texts, or a reason why not. A hole is never taken for free time.
 
 One ``calendar-query`` without a time range is asked first. Servers that refuse that form, or whose answer would be over
 our limits, are asked for a list and then for the texts in batches. ``expand`` and ``free-busy-query`` are never used.
@@ -6,12 +6,15 @@ our limits, are asked for a list and then for the texts in batches. ``expand`` a
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
+from calendar_server.core.ical import unfolded
 from calendar_server.core.model import CalendarId, EventId
-from calendar_server.errors import CalendarGone, ProviderUnavailable
+from calendar_server.errors import CalendarGone, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.caldav_address import member_id
 from calendar_server.providers.caldav_discovery import own
@@ -27,22 +30,34 @@ SINGLE_LOOKS_MOST = 20
 """Events asked for one by one in one read."""
 
 _GONE = frozenset({403, 404, 410})
+_OTHER_COMPONENT = re.compile("BEGIN:(VTODO|VJOURNAL|VFREEBUSY|VAVAILABILITY|VPOLL)")
 # What servers answer that do not support the report, or not in this form.
 _OTHER_FORM = frozenset({400, 403, 404, 405, 406, 409, 415, 422, 501})
 
 
 @dataclass(slots=True)
 class Texts:
-    """What a full read brought. ``empty`` are events without a text; ``hrefs`` how the server spells them."""
+    """What a read brought. ``empty`` are events without a text, ``others`` resources that hold no event.
+
+    ``etags`` are those of the texts in ``found`` and of ``others``: strong ones, else empty. An etag is never newer than
+    its text.
+    """
 
     found: dict[EventId, list[str]] = field(default_factory=dict)
     empty: dict[EventId, str] = field(default_factory=dict)
+    others: set[EventId] = field(default_factory=set)
+    etags: dict[EventId, str] = field(default_factory=dict)
     size: int = 0
 
-    def add(self, event_id: EventId, text: str) -> None:
+    def add(self, event_id: EventId, text: str, etag: str) -> None:
         """Take a text. A resource that is told twice with the same text counts once."""
+        if not holds_event(text):
+            self.others.add(event_id)
+            self.etags[event_id] = etag
+            return
         known = self.found.setdefault(event_id, [])
         if text not in known:
+            self.etags[event_id] = "" if known else etag
             known.append(text)
             self.size += sys.getsizeof(text)
         if self.size > TEXT_MOST:
@@ -54,18 +69,42 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class Listed:
+    """An event, how the server spells it, and its strong etag, else empty."""
+
     event_id: EventId
     href: str
+    etag: str = ""
 
 
-def read_time_zone(session: Session, calendar_id: CalendarId) -> str:
-    """The calendar's own time zone: iCalendar text with a VTIMEZONE, else an IANA name, else empty.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a calendar says about itself.
+
+    ``zone`` is its own time zone: iCalendar text with a VTIMEZONE, else an IANA name, else empty. ``ctag`` and
+    ``sync_token`` change with every change in the calendar; empty where the server has no such thing, or was not asked.
+    """
+
+    zone: str
+    ctag: str = ""
+    sync_token: str = ""
+
+
+class NoMultiget(ProviderUnavailable):
+    """The server does not hand out some events by name; it may hand out all of them."""
+
+
+_TYPE_AND_ZONE = (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID)
+_SIGNALS = (protocol.CTAG, protocol.SYNC_TOKEN)
+
+
+def look_at(session: Session, calendar_id: CalendarId, *, signals: bool) -> Look:
+    """Ask the calendar about itself; ``signals``: also for what changes with it.
 
     Proves on the way that the calendar is there. Raises ``CalendarGone`` if it is not.
     """
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID), 0)
+    answer = session.propfind(url, (*_TYPE_AND_ZONE, *(_SIGNALS if signals else ())), 0)
     _there(answer)
     itself = own(multistatus(answer.body, answer.status), answer, session.reach)
     if itself is None:
@@ -74,7 +113,11 @@ def read_time_zone(session: Session, calendar_id: CalendarId) -> str:
     types = itself.found.get(protocol.RESOURCE_TYPE)
     if types is not None and protocol.CALENDAR not in types.tags:
         raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
-    return itself.text(protocol.TIME_ZONE) or itself.text(protocol.TIME_ZONE_ID)
+    return Look(
+        itself.text(protocol.TIME_ZONE) or itself.text(protocol.TIME_ZONE_ID),
+        itself.text(protocol.CTAG),
+        itself.text(protocol.SYNC_TOKEN),
+    )
 
 
 def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> Texts:
@@ -82,7 +125,7 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> T
     texts = Texts()
     members = _queried(session, calendar_id, events_most)
     if members is None:
-        _fetch(session, calendar_id, _listed(session, calendar_id, events_most), texts, events_most)
+        fetch(session, calendar_id, _listed(session, calendar_id, events_most), texts, events_most)
         return texts
     unanswered = []
     for listed, member in members:
@@ -91,11 +134,11 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> T
     if unanswered:
         # Some servers leave the text out of a query; whatever is empty when asked for by name is an unreadable event.
         events = [one for one in unanswered if not (one.href.endswith("/") and _is_folder(session, one))]
-        _fetch(session, calendar_id, events, texts, events_most)
+        fetch(session, calendar_id, events, texts, events_most)
     return texts
 
 
-def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> list[tuple[_Listed, Member]] | None:
+def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> list[tuple[Listed, Member]] | None:
     """Everything in one query; None where the server wants to be asked otherwise."""
     try:
         answer = session.report(session.reach.url_of(calendar_id), protocol.calendar_query())
@@ -109,26 +152,63 @@ def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> lis
     return _members(session, calendar_id, answer, events_most)
 
 
-def _listed(session: Session, calendar_id: CalendarId, events_most: int) -> list[_Listed]:
+def _listed(session: Session, calendar_id: CalendarId, events_most: int) -> list[Listed]:
     """Every event in the calendar, without texts."""
+    return [
+        one
+        for one, member in list_members(session, calendar_id, events_most)
+        if not member.gone and not is_folder(member) and kind_of(member) is Kind.EVENT
+    ]
+
+
+def list_members(session: Session, calendar_id: CalendarId, events_most: int) -> list[tuple[Listed, Member]]:
+    """Every resource in the calendar, without texts. Raises ``CalendarGone``."""
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
+    answer = session.propfind(url, (protocol.ETAG, protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
     _there(answer)
-    listed = []
-    for one, member in _members(session, calendar_id, answer, events_most):
-        types = member.found.get(protocol.RESOURCE_TYPE)
-        if member.gone or (types is not None and protocol.COLLECTION in types.tags):
-            continue
-        if _may_be_event(member):
-            listed.append(one)
-    return listed
+    return _members(session, calendar_id, answer, events_most)
+
+
+def changed_since(
+    session: Session, calendar_id: CalendarId, token: str, events_most: int
+) -> list[tuple[Listed, Member]] | None:
+    """What the server says has changed since its sync token (RFC 6578); ``gone`` members were taken out.
+
+    None where that is not to be relied on: servers refuse tokens, cut the list short, or take any token for the newest.
+    Raises ``ProviderThrottled``.
+    """
+    url = session.reach.url_of(calendar_id)
+    try:
+        answer = session.exchange(
+            "REPORT", url, {"depth": "0", "content-type": protocol.XML_TYPE}, protocol.sync_collection(token)
+        )
+        if answer.status != 207:
+            told = failure(answer)
+            if isinstance(told, ProviderThrottled):
+                raise told
+            return None
+        members, newer = protocol.synced(answer.body, answer.status)
+        if not newer or newer == token:
+            return None
+        found = _about(session, calendar_id, answer, members, events_most)
+    except ProviderThrottled:
+        raise
+    except (ProviderUnavailable, CalendarGone):
+        # Whether that is the calendar's end or only this report's is seen when it is listed.
+        return None
+    return None if any(member.broken for _, member in found) else found
 
 
 def _members(
     session: Session, calendar_id: CalendarId, answer: Answer, events_most: int
-) -> list[tuple[_Listed, Member]]:
+) -> list[tuple[Listed, Member]]:
     """The members of the calendar in an answer about it; the calendar itself must be well."""
-    members = multistatus(answer.body, answer.status)
+    return _about(session, calendar_id, answer, multistatus(answer.body, answer.status), events_most)
+
+
+def _about(
+    session: Session, calendar_id: CalendarId, answer: Answer, members: tuple[Member, ...], events_most: int
+) -> list[tuple[Listed, Member]]:
     itself = own(members, answer, session.reach, alone=False)
     if itself is not None:
         if itself.gone:
@@ -141,14 +221,15 @@ def _members(
     for member in members:
         if member is not itself:
             id = member_id(calendar_id, session.reach.id_in(member.href, answer.url))
-            found.append((_Listed(EventId(id), member.href), member))
+            found.append((Listed(EventId(id), member.href, strong(member.text(protocol.ETAG))), member))
     return found
 
 
-def _fetch(
-    session: Session, calendar_id: CalendarId, listed: Sequence[_Listed], texts: Texts, events_most: int
-) -> None:
-    """Ask for the texts of these events by name, in batches."""
+def fetch(session: Session, calendar_id: CalendarId, listed: Sequence[Listed], texts: Texts, events_most: int) -> None:
+    """Ask for the texts of these events by name, in batches. Those that are not there are in no part of ``texts``.
+
+    Raises ``NoMultiget`` where the server has no such report.
+    """
     url = session.reach.url_of(calendar_id)
     singles = 0
     waiting = list({one.event_id: one for one in listed}.values())
@@ -165,6 +246,7 @@ def _fetch(
         if not 200 <= answer.status < 300:
             if answer.status in _OTHER_FORM:
                 _there_at_all(session, calendar_id)
+                raise NoMultiget(failure(answer).message)
             raise failure(answer)
         told = {one.event_id: member for one, member in _members(session, calendar_id, answer, events_most)}
         for one in batch:
@@ -179,7 +261,7 @@ def _fetch(
                 texts.empty[one.event_id] = one.href
 
 
-def _fetch_single(session: Session, one: _Listed, texts: Texts) -> None:
+def _fetch_single(session: Session, one: Listed, texts: Texts) -> None:
     answer = session.exchange("GET", session.reach.url_of(one.event_id), {"accept": "text/calendar"})
     if answer.status in (404, 410):
         return
@@ -187,22 +269,27 @@ def _fetch_single(session: Session, one: _Listed, texts: Texts) -> None:
         raise failure(answer, "The server could not hand out one of the events.")
     text = answer.body.decode("utf-8", "replace")
     if text.strip():
-        texts.add(one.event_id, text)
+        texts.add(one.event_id, text, strong(answer.headers.get("etag", "")))
     else:
         texts.empty[one.event_id] = one.href
 
 
-def _is_folder(session: Session, one: _Listed) -> bool:
+def _is_folder(session: Session, one: Listed) -> bool:
     """Whether something that looks like a collection inside the calendar is one."""
     answer = session.propfind(session.reach.url_of(one.event_id), (protocol.RESOURCE_TYPE,), 0)
     if answer.status != 207:
         return False
     itself = own(multistatus(answer.body, answer.status), answer, session.reach)
-    types = itself.found.get(protocol.RESOURCE_TYPE) if itself else None
+    return itself is not None and is_folder(itself)
+
+
+def is_folder(member: Member) -> bool:
+    """Whether the answer says that the resource is a collection."""
+    types = member.found.get(protocol.RESOURCE_TYPE)
     return types is not None and protocol.COLLECTION in types.tags
 
 
-def _take(one: _Listed, member: Member, texts: Texts) -> bool:
+def _take(one: Listed, member: Member, texts: Texts) -> bool:
     """Take what an answer says of one event. False: it has no text, and nothing says that it is gone."""
     if member.gone:
         return True
@@ -211,18 +298,42 @@ def _take(one: _Listed, member: Member, texts: Texts) -> bool:
     text = member.found[protocol.DATA].text if protocol.DATA in member.found else ""
     if not text.strip():
         return False
-    texts.add(one.event_id, text)
+    texts.add(one.event_id, text, strong(member.text(protocol.ETAG)) or one.etag)
     return True
 
 
-def _may_be_event(member: Member) -> bool:
-    """Whether a listed resource can be an event: RFC 4791 section 4.1 allows nothing else, but servers do."""
+def strong(etag: str) -> str:
+    """A strong etag as it is; empty for a weak one (RFC 9110 section 8.8.1), which may stand for two texts, or none."""
+    etag = etag.strip()
+    return "" if etag[:2] in ("W/", "w/") or etag == '""' else etag
+
+
+def holds_event(text: str) -> bool:
+    """Whether a text may hold an event: False for to-dos, journals and the like only."""
+    if "BEGIN:VEVENT" in text:
+        return True
+    whole = unfolded(text).upper()
+    return "VEVENT" in whole or not _OTHER_COMPONENT.search(whole)
+
+
+class Kind(Enum):
+    """What a resource in a calendar is, as far as its content type tells."""
+
+    EVENT = "an event, or it does not say"
+    OTHER = "a to-do or the like"
+    FOREIGN = "no calendar text"
+
+
+def kind_of(member: Member) -> Kind:
+    """What a listed resource is: RFC 4791 section 4.1 allows nothing but calendar text, but servers do."""
     kind = member.text(protocol.CONTENT_TYPE).lower()
     main, _, parameters = kind.partition(";")
     if not kind or member.href.lower().endswith(".ics"):
         main = "text/calendar"
     component = parameters.replace(" ", "").replace('"', "").partition("component=")[2].partition(";")[0]
-    return main.strip() == "text/calendar" and component in ("", "vevent")
+    if main.strip() != "text/calendar":
+        return Kind.FOREIGN
+    return Kind.EVENT if component in ("", "vevent") else Kind.OTHER
 
 
 def _there(answer: Answer) -> None:
@@ -245,5 +356,5 @@ def _whole(itself: Member) -> None:
         raise CalendarGone(
             "The calendar is no longer there for this account. Choose another one with UpdateConnection."
         )
-    if itself.broken or any(status != 404 for status in itself.failed.values()):
+    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in _SIGNALS):
         raise ProviderUnavailable("The server could not tell about the calendar.")

@@ -20,21 +20,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple
 
-from calendar_server.core.busy import Reading, Resource, elected
-from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, UnreadableEvent
+from calendar_server.core.busy import Reading, Resource, Vote, elected
+from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, UnreadableEvent
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander_child import (
     TOO_LONG,
     Packed,
     Slice,
-    count_votes,
+    cast_votes,
     read_slice,
     understand_zone,
 )
@@ -47,6 +47,9 @@ CHUNK_BYTES = 512 * 1024
 CHUNK_RESOURCES = 400
 """Most text and most resources that are given to a child at once."""
 
+OCCURRENCES_OF_CALENDAR = 500_000
+"""Three hundred daily events have as many in a window of five years. They take about 100 MB."""
+
 SLICE_S = 0.25
 """CPU seconds after which a child gives its slot back."""
 
@@ -55,15 +58,39 @@ _CULPRIT_S = 600.0
 """How many texts that were too much are remembered, and for how long."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """What reading some resources came to, and what it takes to read others later as if all had been read at once.
+
+    ``floating`` is the zone of floating times that was used. ``votes`` is what each resource says about it, in the order
+    given, where that is a matter of votes, else None. ``given_up`` were too much; at another time they may not be.
+    """
+
+    read: CalendarRead
+    floating: str
+    votes: tuple[Vote, ...] | None
+    given_up: frozenset[EventId]
+
+
 class Expander:
     """Reads calendars in at most ``processes`` children.
 
     ``event_s`` is CPU time for one event, ``calendar_s`` time in children for one calendar, ``address_space_bytes`` the
-    address space of a child. No child runs before the first use, or ``warm``.
+    address space of a child, ``occurrences`` what one calendar may have in a window. No child runs before the first
+    use, or ``warm``.
     """
 
-    def __init__(self, *, processes: int, event_s: float, calendar_s: float, address_space_bytes: int):
+    def __init__(
+        self,
+        *,
+        processes: int,
+        event_s: float,
+        calendar_s: float,
+        address_space_bytes: int,
+        occurrences: int = OCCURRENCES_OF_CALENDAR,
+    ):
         self._calendar_s = calendar_s
+        self._occurrences = occurrences
         self._slots = [Slot(event_s, address_space_bytes) for _ in range(processes)]
         self._turnstile = _Turnstile(self._slots)
         self._culprits = _Culprits()
@@ -91,13 +118,20 @@ class Expander:
 
         Raises ``ProviderUnavailable`` when the deadline passes, or when the calendar takes more than ``calendar_s``.
         """
-        call = _Call(resources, reading)
+        return self.expand_part(resources, reading, deadline, floating=None, voting=False).read
+
+    def expand_part(
+        self, resources: Sequence[Resource], reading: Reading, deadline: Deadline, *, floating: str | None, voting: bool
+    ) -> Expanded:
+        """As ``expand``, for some resources of a calendar whose zone of floating times is known to be ``floating``.
+
+        None: these are all of them, the zone is found out. ``voting``: their votes are asked for even so.
+        """
+        call = _Call(resources, reading, floating, voting)
         for index, each in enumerate(resources):
             if self._culprits.has(each.text):
                 call.name(index)
         call.cut()
-        if len(call.chunks) > 1:
-            call.floating = self._floating(call, deadline)
         self._read(call, deadline)
         for index in call.culprits:
             self._culprits.add(resources[index].text)
@@ -108,10 +142,9 @@ class Expander:
         zone = self._ask(call, deadline, understand_zone, (call.reading.calendar_timezone,))
         if zone:
             return zone
-        votes: Counter[str] = Counter()
         for chunk in call.chunks:
-            votes += self._ask(call, deadline, count_votes, (call.some(chunk),))
-        return elected(votes)
+            call.take_votes(chunk, self._ask(call, deadline, cast_votes, (call.some(chunk),)))
+        return elected(call.votes.values())
 
     def _ask(self, call: _Call, deadline: Deadline, function: Callable[[*Ts], T], arguments: tuple[*Ts]) -> T:
         """One task in one slot, all or nothing."""
@@ -133,6 +166,8 @@ class Expander:
         running: dict[Future[Slice], _Task] = {}
         try:
             while call.chunks or running:
+                if call.floating is None and len(call.chunks) > 1 and not running:
+                    call.floating = self._floating(call, deadline)
                 while call.chunks:
                     slot = self._turnstile.take_free() if running else self._turnstile.take(call, deadline)
                     if slot is None:
@@ -140,7 +175,13 @@ class Expander:
                     task = _Task(slot, call.chunks.popleft())
                     try:
                         task.limit_s = self._limit_s(call, deadline)
-                        text = (call.some(task.chunk), call.reading, call.floating, SLICE_S)
+                        text = (
+                            call.some(task.chunk),
+                            call.reading,
+                            call.floating,
+                            call.awaits_votes(task.chunk),
+                            SLICE_S,
+                        )
                         future = slot.run(read_slice, text, task.limit_s, deadline.remaining())
                     except BaseException:
                         self._turnstile.put_back(slot)
@@ -179,10 +220,15 @@ class Expander:
                 call.put_back(chunk[(at or 0) + 1 :])
         else:
             call.floating = part.floating
+            if part.votes is not None:
+                call.take_votes(chunk, part.votes)
             for index, packed in zip(chunk, part.results, strict=False):
                 call.done[index] = packed
+                call.occurrences += len(packed[0])
                 if packed == _TOO_MUCH:
                     call.culprits.append(index)
+            if call.occurrences > self._occurrences:
+                raise ProviderUnavailable(f"The calendar has more than the {self._occurrences} times that are read.")
             call.put_back(chunk[len(part.results) :])
 
     def _limit_s(self, call: _Call, deadline: Deadline) -> float:
@@ -218,11 +264,14 @@ class _Call:
     resources: Sequence[Resource]
     reading: Reading
     floating: str | None = None
+    voting: bool = False
     used_s: float = 0.0
     """Time in slots, of all children together."""
     chunks: deque[list[int]] = field(default_factory=deque)
     done: dict[int, Packed] = field(default_factory=dict)
     culprits: list[int] = field(default_factory=list)
+    votes: dict[int, Vote] = field(default_factory=dict)
+    occurrences: int = 0
 
     def cut(self) -> None:
         """Cut what is to be read into chunks."""
@@ -250,7 +299,13 @@ class _Call:
         self.done[index] = _TOO_MUCH
         self.culprits.append(index)
 
-    def result(self) -> CalendarRead:
+    def awaits_votes(self, chunk: Sequence[int]) -> bool:
+        return self.voting and any(index not in self.votes for index in chunk)
+
+    def take_votes(self, chunk: Sequence[int], votes: Sequence[Vote]) -> None:
+        self.votes.update(zip(chunk, votes, strict=True))
+
+    def result(self) -> Expanded:
         events: list[BusyEvent] = []
         unreadable: list[UnreadableEvent] = []
         for index, each in enumerate(self.resources):
@@ -261,7 +316,13 @@ class _Call:
             )
             unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
         events.sort(key=lambda event: (event.start, event.end))
-        return CalendarRead(tuple(events), tuple(unreadable))
+        votes = tuple(self.votes.get(index, ("", "")) for index in range(len(self.resources))) if self.votes else None
+        return Expanded(
+            CalendarRead(tuple(events), tuple(unreadable)),
+            self.floating or "",
+            votes,
+            frozenset(self.resources[index].event_id for index in self.culprits),
+        )
 
 
 class _Culprits:

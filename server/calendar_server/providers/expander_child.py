@@ -8,13 +8,13 @@ shared with the parent, so that it knows which event the child was at.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import resource
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NamedTuple, TypeVar
@@ -23,18 +23,20 @@ from calendar_server.core.busy import (
     Reading,
     Resource,
     ResourceBusy,
+    Vote,
     elected,
     own_zone,
     read_resource,
     zone_of,
-    zone_votes,
+    zone_vote,
 )
 from calendar_server.core.model import Interval
+from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
 
-OCCURRENCES_MAX = 20_000
-"""Of one resource in a window."""
+OCCURRENCES_MAX = 50_000
+"""Of one resource in a window. An hourly event in a window of five years has as many."""
 
 _KILL_FACTOR = 1.5
 """The kernel ends the child after this many times ``event_s``."""
@@ -48,10 +50,14 @@ Packed = tuple[tuple[PackedEvent, ...], tuple[PackedProblem, ...]]
 
 
 class Slice(NamedTuple):
-    """What a child got done: the first resources' results, in order. ``floating`` is the zone that was used."""
+    """What a child got done: the first resources' results, in order. ``floating`` is the zone that was used.
+
+    ``votes`` are those of all the resources, where the calendar's zone is a matter of votes, else None.
+    """
 
     results: list[Packed]
     floating: str
+    votes: list[Vote] | None
     cpu_s: float
 
 
@@ -96,7 +102,10 @@ _guard: _Guard | None = None
 def start(event_s: float, address_space_bytes: int, progress: ctypes.c_long) -> None:
     """Set up this process before its first task: limits, signals, and its end when the parent ends."""
     global _guard
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
+    # What is here by now stays: looking through it again and again for garbage would cost as much as reading.
+    gc.collect()
+    gc.freeze()
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     _guard = _Guard(event_s, progress)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -126,21 +135,29 @@ def understand_zone(calendar_timezone: str) -> str:
     return _guard.run(lambda: own_zone(calendar_timezone)) or ""
 
 
-def count_votes(resources: Sequence[Resource]) -> Counter[str]:
-    """What these resources say about the calendar's zone."""
+def cast_votes(resources: Sequence[Resource]) -> list[Vote]:
+    """What each of these resources says about the calendar's zone."""
     assert _guard is not None
-    return _guard.run(lambda: zone_votes(resources)) or Counter()
+    return _guard.run(lambda: [zone_vote(each) for each in resources]) or [("", "")] * len(resources)
 
 
-def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | None, slice_s: float) -> Slice:
+def read_slice(
+    resources: Sequence[Resource], reading: Reading, floating: str | None, voting: bool, slice_s: float
+) -> Slice:
     """Read resources one after another until ``slice_s`` of CPU time are used; at least one.
 
-    ``floating``: the zone for dates and floating times, None to choose it from these resources.
+    ``floating``: the zone for dates and floating times, None to choose it from these resources. ``voting``: ask for
+    their votes though it is known.
     """
     assert _guard is not None
     began = time.process_time()
+    votes: list[Vote] | None = None
     if floating is None:
-        floating = understand_zone(reading.calendar_timezone) or elected(count_votes(resources))
+        floating = understand_zone(reading.calendar_timezone)
+        voting = not floating
+    if voting:
+        votes = cast_votes(resources)
+        floating = floating or elected(votes)
     zone = zone_of(floating)
     results: list[Packed] = []
     for index, each in enumerate(resources):
@@ -150,7 +167,7 @@ def read_slice(resources: Sequence[Resource], reading: Reading, floating: str | 
         if time.process_time() - began > slice_s:
             break
     _guard.progress.value = -1
-    return Slice(results, floating, time.process_time() - began)
+    return Slice(results, floating, votes, time.process_time() - began)
 
 
 def _packed(read: ResourceBusy) -> Packed:

@@ -73,6 +73,11 @@ class MemoryProvider:
         shelf = self._shelves[calendar_id]
         shelf.written[event_id] = replace(shelf.written[event_id], etag=self._next_etag())
 
+    def alter(self, calendar_id: CalendarId, event_id: EventId, *occurrences: BusyEvent) -> None:
+        """Give an event of ours other occurrences, as its owner would: it has another version afterwards."""
+        self.touch(calendar_id, event_id)
+        self._shelves[calendar_id].events[event_id] = list(occurrences)
+
     def drop(self, calendar_id: CalendarId) -> None:
         """Delete a calendar as its owner would."""
         self._changes += 1

@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from calendar_server.core.model import OrganizationId
-from calendar_server.errors import CalendarError, LimitExceeded
+from calendar_server.errors import CalendarError, LimitExceeded, Unauthorized
 from calendar_server.metrics import Metrics
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import Authenticator, called_by
+from calendar_server.rpc.failures import Failures, Later
 from calendar_server.rpc.status import Answer, answer_of
 from calendar_server.telemetry import request_id
 from calendar_server.tracing import NO_TRACER, Span, Tracer, traceparent_of
@@ -74,12 +76,16 @@ class Calls:
         self._authenticator = authenticator
         self._metrics = metrics
         self._tracer = tracer
+        self._failures = Failures()
+        self.later = Later()
+        """Gives the answers that have to wait."""
 
     def answer(
         self,
         rpc: str,
         call_id: str,
         key: str,
+        peer: str,
         take: Callable[[], Q],
         run: Callable[[Q], R],
         *,
@@ -99,7 +105,7 @@ class Calls:
         try:
             with self.span(rpc, call_id, traceparent) as span:
                 try:
-                    organization = self._authenticator.authenticate(key)
+                    organization = self.authenticate(key)
                     request = take()
                     with called_by(Caller(OrganizationId(organization), deadline(), call_id)):
                         result = run(request)
@@ -111,7 +117,7 @@ class Calls:
                     span.set(code=refused.code.name, reason=refused.reason)
                     span.failed()
                     self.tell(rpc, refused.code.name, refused.reason, began, organization, error)
-                    return refused
+                    return refused if organization else self.slowed(refused, error, key, peer)
                 else:
                     self.tell(rpc, "OK" if active() else "CANCELLED", "", began, organization)
                     return result
@@ -122,17 +128,29 @@ class Calls:
         """Around a call. ``traceparent``: what the caller sent of its own trace, whatever that is."""
         return self._tracer.span(rpc, kind="server", parent=traceparent_of(traceparent), rpc=rpc, request_id=call_id)
 
-    def refuse(self, rpc: str, call_id: str, error: CalendarError) -> Answer:
+    def refuse(self, rpc: str, call_id: str, error: CalendarError, peer: str) -> Answer:
         """The answer to a call that is turned away before it begins."""
         refused = answer_of(error, call_id)
         token = request_id.set(call_id)
         self.tell(rpc, refused.code.name, refused.reason, time.perf_counter(), "")
         request_id.reset(token)
-        return refused
+        return self.slowed(refused, error, None, peer)
 
     def authenticate(self, key: str) -> OrganizationId:
         """The organization behind a key. Raises ``Unauthorized``."""
-        return self._authenticator.authenticate(key)
+        organization = self._authenticator.authenticate(key)
+        self._failures.good(key)
+        return organization
+
+    def proven(self, key: str) -> bool:
+        """Whether the key was good when it was last checked here. Asks nobody."""
+        return self._failures.proven(key)
+
+    def slowed(self, refused: Answer, error: Exception, key: str | None, peer: str) -> Answer:
+        """The answer to a call that did not begin: with a wait, if its key was not believed and its peer had many such."""
+        if not isinstance(error, Unauthorized):
+            return refused
+        return replace(refused, wait_s=self._failures.bad(key, peer))
 
     def tell(
         self,
@@ -167,6 +185,14 @@ def overload() -> LimitExceeded:
     """What a call hears when too many are in progress."""
     return LimitExceeded(
         "The service has too many calls in progress. Try again in a moment.", retry_after_s=RETRY_OVERLOAD_S
+    )
+
+
+def dawdling() -> LimitExceeded:
+    """What a call hears whose key has too many calls open that do not send their messages."""
+    return LimitExceeded(
+        "Too many calls with this API key have not sent their messages yet. Try again in a moment.",
+        retry_after_s=RETRY_OVERLOAD_S,
     )
 
 

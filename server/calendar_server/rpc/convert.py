@@ -502,6 +502,7 @@ def _booking_event(event: BookingEvent) -> booking_pb2.BookingEvent:
         calendar_id=text(event.calendar_id),
         event_id=text(event.event_id),
         state=f"BOOKING_EVENT_STATE_{event.state.name}",
+        drift=f"BOOKING_EVENT_DRIFT_{event.drift.name}",
         synced_revision=event.synced_revision,
         web_link=text(event.web_link),
         problem=_problem_or_none(event.problem),

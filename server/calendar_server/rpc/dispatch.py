@@ -46,24 +46,27 @@ class Dispatch:
         rpc: str,
         request_ids: Sequence[str],
         authorization: Sequence[str],
+        peer: str,
         take: Callable[[], Message],
         give: Callable[[Message], R],
         refuse: Callable[[Answer], R],
     ) -> tuple[str, Future[R]]:
         """Begin a call; answers its request id and what will be its end. Never waits.
 
-        ``rpc`` is a name of ours; ``request_ids`` and ``authorization`` are the values that the caller sent. In the
-        call's thread, when the key is believed, ``take`` answers the request or raises ``CalendarError``; ``give`` or
-        ``refuse`` makes of the call's end what the door sends.
+        ``rpc`` is a name of ours; ``request_ids`` and ``authorization`` are the values that the caller sent, ``peer`` who
+        it is to ``peers.peer_of``. In the call's thread, when the key is believed, ``take`` answers the request or raises
+        ``CalendarError``; ``give`` or ``refuse`` makes of the call's end what the door sends.
         """
         call_id = call_id_of(request_ids)
         key = key_of(authorization)
         error = self._turned_away(key)
+        ended: Future[R] = Future()
         if key is None or error is not None:
-            ended: Future[R] = Future()
-            ended.set_result(refuse(self._calls.refuse(rpc, call_id, error or Unauthorized())))
-            return call_id, ended
-        return call_id, self._pool.submit(self._answer, rpc, call_id, key, take, give, refuse)
+            refused = self._calls.refuse(rpc, call_id, error or Unauthorized(), peer)
+            self._calls.later.after(refused.wait_s, _result(ended, refuse(refused)))
+        else:
+            self._pool.submit(self._answer, ended, rpc, call_id, key, peer, take, give, refuse)
+        return call_id, ended
 
     def _turned_away(self, key: str | None) -> CalendarError | None:
         """Why a call does not begin."""
@@ -77,15 +80,24 @@ class Dispatch:
 
     def _answer(
         self,
+        ended: Future[R],
         rpc: str,
         call_id: str,
         key: str,
+        peer: str,
         take: Callable[[], Message],
         give: Callable[[Message], R],
         refuse: Callable[[Answer], R],
-    ) -> R:
-        ended = self._calls.answer(rpc, call_id, key, take, lambda request: give(self._run(rpc, request)))
-        return refuse(ended) if isinstance(ended, Answer) else ended
+    ) -> None:
+        try:
+            answer = self._calls.answer(rpc, call_id, key, peer, take, lambda request: give(self._run(rpc, request)))
+            if isinstance(answer, Answer):
+                self._calls.later.after(answer.wait_s, _result(ended, refuse(answer)))
+            else:
+                _result(ended, answer)()
+        except BaseException as error:
+            _failure(ended, error)
+            raise
 
     def close(self) -> None:
         """Turn new calls away; those in progress go on."""
@@ -94,6 +106,7 @@ class Dispatch:
     def stop(self) -> None:
         """Let no call begin any more."""
         self.close()
+        self._calls.later.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, rpc: str, request: Message) -> Message:
@@ -106,3 +119,18 @@ class Dispatch:
             return response
         # A method may answer with bytes that are made already.
         return GetMessageClass(_SERVICE.methods_by_name[rpc].output_type).FromString(raw)
+
+
+def _result(future: Future[R], result: R) -> Callable[[], None]:
+    """What ends a call, unless nobody waits for its end any more."""
+
+    def end() -> None:
+        if future.set_running_or_notify_cancel():
+            future.set_result(result)
+
+    return end
+
+
+def _failure(future: Future[R], error: BaseException) -> None:
+    if not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)

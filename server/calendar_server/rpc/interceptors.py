@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Protocol, cast
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import grpc
 
 from calendar_server.core.model import OrganizationId
 from calendar_server.errors import CalendarError, Unauthorized, ValidationError, Violation
+from calendar_server.peers import grpc_peer
 from calendar_server.providers.base import Deadline
 from calendar_server.rpc.call import called_by
 from calendar_server.rpc.calls import (
@@ -32,6 +35,7 @@ from calendar_server.rpc.calls import (
     call_id_of,
     check_request_size,
     check_response_size,
+    dawdling,
     key_of,
     overload,
 )
@@ -82,12 +86,19 @@ Continuation = Callable[[HandlerCallDetails], Handler | None]
 
 
 class Patience:
-    """Cancels calls that make a thread wait for too long: a client need not send what it announced."""
+    """Cancels calls that make a thread wait for too long: a client need not send what it announced.
 
-    LOOK_EVERY_S = 0.5
+    One caller's slow messages must not take the threads of all. Of one key at most ``slow_most`` calls may wait for longer
+    than ``SLOW_S``; the others are cancelled, and while that many wait, no further call of this key begins.
+    """
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, tuple[float, grpc.ServicerContext]] = {}
+    LOOK_EVERY_S = 0.25
+    SLOW_S = 0.5
+
+    def __init__(self, slow_most: int = 16) -> None:
+        self._slow_most = slow_most
+        self._waiting: dict[int, _Wait] = {}
+        self._dawdling: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._next = 0
         self._stopped = threading.Event()
@@ -100,13 +111,18 @@ class Patience:
         """Look no more."""
         self._stopped.set()
 
+    def dawdles(self, key: str) -> bool:
+        """Whether calls of this key keep as many threads waiting as one key may."""
+        return key in self._dawdling
+
     @contextmanager
-    def ends(self, context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
-        """Cancel the call when the block lasts longer than ``seconds``."""
+    def ends(self, context: grpc.ServicerContext, seconds: float, key: str = "") -> Iterator[None]:
+        """Cancel the call when the block lasts longer than ``seconds``; of one key only so many may last long."""
+        now = time.monotonic()
         with self._lock:
             self._next += 1
             ticket = self._next
-            self._waiting[ticket] = (time.monotonic() + seconds, context)
+            self._waiting[ticket] = _Wait(key, now, now + seconds, context)
         try:
             yield
         finally:
@@ -116,11 +132,28 @@ class Patience:
     def _look(self) -> None:
         while not self._stopped.wait(self.LOOK_EVERY_S):
             now = time.monotonic()
+            slow: dict[str, int] = defaultdict(int)
             with self._lock:
-                late = [ticket for ticket, (at, _) in self._waiting.items() if at < now]
-                contexts = [self._waiting.pop(ticket)[1] for ticket in late]
+                late = []
+                # The eldest first, as they were added.
+                for ticket, wait in self._waiting.items():
+                    if wait.key and wait.since < now - self.SLOW_S:
+                        slow[wait.key] += 1
+                    if wait.until < now or slow.get(wait.key, 0) > self._slow_most:
+                        late.append(ticket)
+                contexts = [self._waiting.pop(ticket).context for ticket in late]
+                self._dawdling = frozenset(key for key, count in slow.items() if count >= self._slow_most)
             for context in contexts:
                 context.cancel()
+
+
+class _Wait(NamedTuple):
+    """A call that makes a thread wait: whose it is, since when, and until when it may."""
+
+    key: str
+    since: float
+    until: float
+    context: grpc.ServicerContext
 
 
 class Streams:
@@ -193,6 +226,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         streams = handler.unary_stream is not None
         if self._watching.load >= self._watchers_most if streams else self._overloaded():
             return self._refusal(rpc, call_id, overload())
+        if self._patience.dawdles(key):
+            return self._refusal(rpc, call_id, dawdling())
 
         def watch(
             messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
@@ -208,6 +243,15 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
             return self._answer(rpc, call_id, key, handler, messages, context, traceparent)
 
+        def answer_later(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            self._answer_later(rpc, call_id, key, handler, messages, context, send, traceparent)
+
+        if not self._calls.proven(key):
+            # With a callback for the answer, one that has to wait can do so without a thread.
+            answer_later.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(answer_later)
         # A stream of requests lets us decide before the message is taken from the wire.
         return grpc.stream_unary_rpc_method_handler(answer)
 
@@ -221,11 +265,50 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         context: grpc.ServicerContext,
         traceparent: str,
     ) -> bytes | None:
-        ended = self._calls.answer(
+        ended = self._ended(rpc, call_id, key, handler, messages, context, traceparent)
+        if isinstance(ended, bytes):
+            context.set_trailing_metadata((("x-request-id", call_id),))
+            return ended
+        # Should it have to wait: it is a key that was good until now, and the next call with it does wait.
+        context.abort_with_status(wire_status(ended, call_id))
+        return None
+
+    def _answer_later(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+        traceparent: str,
+    ) -> None:
+        call = OpenWatch(context, send, call_id)
+        ended = self._ended(rpc, call_id, key, handler, messages, context, traceparent)
+        if isinstance(ended, Answer):
+            refused = ended
+            self._calls.later.after(refused.wait_s, lambda: call.end(refused))
+        else:
+            call.send(ended)
+            call.end()
+
+    def _ended(
+        self,
+        rpc: str,
+        call_id: str,
+        key: str,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        traceparent: str,
+    ) -> bytes | Answer:
+        return self._calls.answer(
             rpc,
             call_id,
             key,
-            lambda: self._read(handler, messages, context),
+            grpc_peer(context.peer()),
+            lambda: self._read(handler, messages, context, key),
             lambda request: self._run(handler, request, context),
             deadline=lambda: deadline_of(context),
             active=context.is_active,
@@ -233,10 +316,6 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             gone=(grpc.RpcError,),
             traceparent=traceparent,
         )
-        if isinstance(ended, Answer):
-            context.abort_with_status(wire_status(ended, call_id))
-        context.set_trailing_metadata((("x-request-id", call_id),))
-        return cast("bytes", ended)
 
     def _stream(
         self,
@@ -253,10 +332,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         organization = ""
         sent = 0
         unforeseen: Exception | None = None
+        waiting: Answer | None = None
         try:
             organization = self._calls.authenticate(key)
             with self._watches.admitted(watch, key):
-                request = self._read(handler, messages, context)
+                request = self._read(handler, messages, context, key)
                 # The deadline is that of the whole stream, which grpc itself ends by it.
                 with called_by(Caller(OrganizationId(organization), None, call_id)):
                     for raw in self._run_stream(handler, request, context):
@@ -268,18 +348,23 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
             # The client is gone while it was to send its request.
             finished = False
         except Exception as error:
-            finished = watch.end(answer_of(error, call_id))
+            answer = answer_of(error, call_id)
+            if not organization:
+                answer = waiting = self._calls.slowed(answer, error, key, grpc_peer(context.peer()))
+            finished = not answer.wait_s and watch.end(answer)
             unforeseen = error
-        refused = watch.refused
+        if waiting is not None and waiting.wait_s:
+            self._calls.later.after(waiting.wait_s, partial(watch.end, waiting))
+        refused = watch.refused or waiting
         if refused is not None:
             self._calls.tell(rpc, refused.code.name, refused.reason, began, organization, unforeseen, sent)
         else:
             self._calls.tell(rpc, "OK" if finished else "CANCELLED", "", began, organization, None, sent)
         request_id.reset(token)
 
-    def _read(self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext) -> Message:
+    def _read(self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext, key: str) -> Message:
         """Take the message from the wire, check its size, parse it."""
-        with self._patience.ends(context, self._message_s):
+        with self._patience.ends(context, self._message_s, key):
             raw = next(messages, None)
         if raw is None:
             raise ValidationError([Violation("request", "is missing: the call ended without a message")])
@@ -305,10 +390,14 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
                 yield _raw(handler, answer)
 
     def _refusal(self, rpc: str, call_id: str, error: CalendarError) -> grpc.RpcMethodHandler:
-        def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
-            context.abort_with_status(wire_status(self._calls.refuse(rpc, call_id, error), call_id))
+        def refuse(
+            messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[bytes | None], None]
+        ) -> None:
+            refused = self._calls.refuse(rpc, call_id, error, grpc_peer(context.peer()))
+            self._calls.later.after(refused.wait_s, partial(OpenWatch(context, send, call_id).end, refused))
 
-        return grpc.stream_unary_rpc_method_handler(_in_pool(refuse, self._doorstep))
+        refuse.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(_in_pool(refuse, self._doorstep))
 
 
 class KeylessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]

@@ -87,6 +87,7 @@ class RpcServer:
         self._port = 0
         self._patience = Patience()
         calls = Calls(authenticator, metrics, tracer)
+        self._later = calls.later
         self._pool = CountingPool(config.grpc_threads, "rpc")
         self._dispatch = Dispatch(servicer, calls, threads=config.grpc_threads)
         self._doorstep = ThreadPoolExecutor(DOORSTEP_THREADS, thread_name_prefix="doorstep")
@@ -182,6 +183,7 @@ class RpcServer:
         while self.load and time.monotonic() < lame_duck_ends_at:
             time.sleep(0.02)
         self._dispatch.close()
+        self._later.stop()
         for streams in self._streams:
             # They would never end by themselves.
             streams.end()

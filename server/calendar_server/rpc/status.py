@@ -71,12 +71,16 @@ _UNSEEMLY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ends that failed. ``details`` is a serialized ``google.rpc.Status``."""
+    """How a call ends that failed. ``details`` is a serialized ``google.rpc.Status``.
+
+    It is not to be given before ``wait_s`` seconds have passed.
+    """
 
     code: grpc.StatusCode
     reason: str
     message: str
     details: bytes
+    wait_s: float = 0.0
 
 
 class _Wire(NamedTuple):

@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import Receive, Scope, Send
 
 from calendar_server.errors import CalendarError, LimitExceeded, ValidationError, Violation
+from calendar_server.peers import client_of
 from calendar_server.sidecar.bindings import Binding, bindings
 from calendar_server.sidecar.transcode import BODY, JsonValue, answer_json, as_json, read_request
 from calendars.v1 import availability_pb2
@@ -87,6 +88,7 @@ class Calls(Protocol):
         rpc: str,
         request_ids: Sequence[str],
         authorization: Sequence[str],
+        peer: str,
         take: Callable[[], Message],
         give: Callable[[Message], R],
         refuse: Callable[[Refused], R],
@@ -158,6 +160,7 @@ class Api:
             binding.method.name,
             headers.getlist("x-request-id"),
             headers.getlist("authorization"),
+            client_of(scope),
             intake.take,
             lambda response: _json(binding.status, answer_json(binding, response)),
             lambda refused: _refusal(binding, refused, intake.status),

@@ -11,7 +11,8 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import h11
 import uvicorn
@@ -24,7 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from calendar_server.config import ConfigError
+from calendar_server.peers import Buckets
 from calendar_server.readiness import Check, ready
+from calendar_server.sidecar.rates import Rated
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +47,16 @@ START_S = 10.0
 
 
 def make_app(
-    *, checks: Callable[[], list[Check]], metrics: Callable[[], bytes], routes: Sequence[BaseRoute] = ()
+    *,
+    checks: Callable[[], list[Check]],
+    metrics: Callable[[], bytes],
+    routes: Sequence[BaseRoute] = (),
+    rates: Mapping[str, Buckets] = MappingProxyType({}),
 ) -> ASGIApp:
-    """The app. ``checks`` answers what was looked at, in words that anybody may read; ``metrics`` what is scraped."""
+    """The app. ``checks`` answers what was looked at, in words that anybody may read; ``metrics`` what is scraped.
+
+    ``rates`` limits paths, by their first part.
+    """
 
     def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -78,7 +88,7 @@ def make_app(
     )
     # A redirect would repeat the Host header of whoever asks.
     app.router.redirect_slashes = False
-    return _Secured(app)
+    return _Secured(Rated(app, rates))
 
 
 class _Secured:
@@ -136,7 +146,7 @@ class _Connection(H11Protocol):
 
 
 class Sidecar:
-    """The app on a port. ``routes`` are added to its own; ``setting`` names the address to people."""
+    """The app on a port. ``routes`` are added to its own, ``rates`` limits them; ``setting`` names the address to people."""
 
     def __init__(
         self,
@@ -145,6 +155,7 @@ class Sidecar:
         checks: Callable[[], list[Check]],
         metrics: Callable[[], bytes],
         routes: Sequence[BaseRoute] = (),
+        rates: Mapping[str, Buckets] = MappingProxyType({}),
         idle_s: int = IDLE_S,
         setting: str = "CALENDAR_HTTP_ADDRESS",
     ):
@@ -152,7 +163,7 @@ class Sidecar:
         self._setting = setting
         self._server = _Server(
             uvicorn.Config(
-                make_app(checks=checks, metrics=metrics, routes=routes),
+                make_app(checks=checks, metrics=metrics, routes=routes, rates=rates),
                 http=_Connection,
                 ws="none",
                 loop="asyncio",

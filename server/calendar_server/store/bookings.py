@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import peewee
+
 from calendar_server.core.model import (
     BookingId,
     BookingStatus,
@@ -20,6 +22,13 @@ from calendar_server.store.rows import BookingRow, OverlayRow
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import OUTBOX as O
 
+_COLUMNS = tuple(B._columns)
+_PUT = (
+    f"INSERT INTO bookings ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (organization_id, id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in ("organization_id", "id"))
+)
+
 BATCH = 200
 """Rows read at once when all are gone through."""
 
@@ -32,35 +41,34 @@ class Bookings:
 
     def get(self, organization_id: OrganizationId, booking_id: BookingId) -> BookingRow | None:
         """The booking, or None."""
-        row = self._database.row(B.select().where(B.organization_id == organization_id, B.id == booking_id))
-        return None if row is None else _booking(row)
+        return self._one(organization_id, booking_id, "")
 
     def get_for_update(self, organization_id: OrganizationId, booking_id: BookingId) -> BookingRow | None:
         """The booking, or None, as nobody else will change or make it before the transaction ends."""
         # A booking that is not there yet has no row to lock; its name has.
         self._database.serialize(_number(organization_id, booking_id))
-        query = B.select().where(B.organization_id == organization_id, B.id == booking_id)
-        row = self._database.row(self._database.locking(query))
-        return None if row is None else _booking(row)
+        return self._one(organization_id, booking_id, self._database.locked)
+
+    def _one(self, organization_id: OrganizationId, booking_id: BookingId, locked: str) -> BookingRow | None:
+        rows = self._database.fetch(
+            f"SELECT {', '.join(_COLUMNS)} FROM bookings WHERE organization_id = ? AND id = ?{locked}",  # noqa: S608
+            (organization_id, booking_id),
+        )
+        return _booking(dict(zip(_COLUMNS, rows[0], strict=True))) if rows else None
 
     def put(self, row: BookingRow) -> None:
         """Insert the booking, or replace it."""
-        values = {
-            B.organization_id: row.organization_id,
-            B.id: row.id,
-            B.revision: row.revision,
-            B.status: str(row.status),
-            B.starts_at: row.start,
-            B.ends_at: row.end,
-            B.sealed_content: row.sealed_content,
-            B.wanted_set: row.wanted_set,
-            B.updated_at: row.updated_at,
-        }
-        self._database.change(
-            B.insert(values).on_conflict(
-                conflict_target=("organization_id", "id"),
-                preserve=("revision", "status", "starts_at", "ends_at", "sealed_content", "wanted_set", "updated_at"),
-            )
+        self._database.execute(
+            _PUT,
+            row.organization_id,
+            row.id,
+            row.revision,
+            str(row.status),
+            row.start,
+            row.end,
+            row.sealed_content,
+            row.wanted_set,
+            row.updated_at,
         )
 
     def overlay(self, connection_ids: Sequence[ConnectionId], window: Interval) -> list[OverlayRow]:
@@ -105,6 +113,11 @@ class Bookings:
             if len(batch) < BATCH:
                 return
             last = (batch[-1]["organization_id"], batch[-1]["id"])
+
+    def sealed_with(self, prefix: str) -> bool:
+        """Whether a booking's sealed content begins so."""
+        begins = peewee.fn.SUBSTR(B.sealed_content, 1, len(prefix)) == prefix
+        return self._database.row(B.select(B.id).where(begins).limit(1)) is not None
 
     def reseal(self, organization_id: OrganizationId, booking_id: BookingId, old_sealed: str, new_sealed: str) -> bool:
         """Replace the sealed content if it is still ``old_sealed``."""

@@ -27,7 +27,8 @@ BATCH = 200
 """Rows read at once when all are gone through."""
 
 _LIVE = C.disconnected_at.is_null()
-_COLUMNS = tuple(getattr(C, name) for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_COLUMNS = tuple(getattr(C, name) for name in _NAMES)
 
 
 class Connections:
@@ -98,8 +99,13 @@ class Connections:
         """The live ones among these ids, by id."""
         found: list[Connection] = []
         for chunk in chunks(sorted(set(connection_ids))):
-            query = C.select(*_COLUMNS).where(_LIVE, C.organization_id == organization_id, C.id.in_(chunk))
-            found += map(_connection, self._database.rows(self._database.locking(query.order_by(C.id))))
+            marks = ", ".join("?" * len(chunk))
+            rows = self._database.fetch(
+                f"SELECT {', '.join(_NAMES)} FROM connections WHERE disconnected_at IS NULL AND organization_id = ? "  # noqa: S608
+                f"AND id IN ({marks}) ORDER BY id{self._database.locked}",
+                (organization_id, *chunk),
+            )
+            found += (_connection(dict(zip(_NAMES, row, strict=True))) for row in rows)
         return found
 
     def of_owner(self, organization_id: OrganizationId, owner: str) -> list[Connection]:
@@ -199,12 +205,15 @@ class Connections:
 
     def note_success(self, connection_id: ConnectionId, at: Instant, grant_version: int) -> None:
         """A conversation with this grant went well. Says nothing of a newer grant, nor revives a refused one."""
-        newest = peewee.Case(None, [(C.last_sync_at > at, C.last_sync_at)], at)
-        self._update(
-            connection_id,
-            {C.sync_status: str(SyncStatus.CONNECTED), C.sync_error: None, C.last_sync_at: newest},
-            C.status == str(ConnectionStatus.ACTIVE),
-            C.grant_version == grant_version,
+        self.note_successes([(connection_id, grant_version)], at)
+
+    def note_successes(self, grants: Sequence[tuple[ConnectionId, int]], at: Instant) -> None:
+        """The same of several, each with the version of its grant."""
+        self._database.execute_many(
+            "UPDATE connections SET sync_status = 'connected', sync_error = NULL, last_sync_at = "
+            "CASE WHEN last_sync_at > ? THEN last_sync_at ELSE ? END "
+            "WHERE disconnected_at IS NULL AND id = ? AND status = 'active' AND grant_version = ?",
+            [(at, at, connection_id, version) for connection_id, version in grants],
         )
 
     def note_failure(self, connection_id: ConnectionId, message: str) -> None:
@@ -230,20 +239,25 @@ class Connections:
 
     def grant(self, connection_id: ConnectionId) -> SealedGrant | None:
         """The grant as it is stored. None: disconnected, or unknown."""
-        query = C.select(C.sealed_grant, C.grant_version).where(_LIVE, C.id == connection_id)
-        row = self._database.row(query)
-        return None if row is None else SealedGrant(row["sealed_grant"], row["grant_version"])
+        rows = self._database.fetch(
+            "SELECT sealed_grant, grant_version FROM connections WHERE disconnected_at IS NULL AND id = ?",
+            (connection_id,),
+        )
+        return SealedGrant(*rows[0]) if rows else None
 
     def is_live(self, connection_id: ConnectionId) -> bool:
         """Whether it is known and was not disconnected."""
-        return self._database.row(C.select(C.id).where(_LIVE, C.id == connection_id)) is not None
+        # Before every exchange with a provider, so it is written out: building a query costs more than running it.
+        sql = "SELECT 1 FROM connections WHERE disconnected_at IS NULL AND id = ?"
+        return bool(self._database.fetch(sql, (connection_id,)))
 
     def blocking(self, connection_ids: Sequence[ConnectionId]) -> dict[ConnectionId, frozenset[CalendarId]]:
         """Which calendars block of each live one among them. The disconnected are left out."""
         found: dict[ConnectionId, frozenset[CalendarId]] = {}
         for chunk in chunks(sorted(set(connection_ids))):
-            rows = self._database.rows(C.select(C.id, C.busy_calendar_ids).where(_LIVE, C.id.in_(chunk)))
-            found |= {ConnectionId(row["id"]): frozenset(json.loads(row["busy_calendar_ids"])) for row in rows}
+            marks = ", ".join("?" * len(chunk))
+            sql = f"SELECT id, busy_calendar_ids FROM connections WHERE disconnected_at IS NULL AND id IN ({marks})"  # noqa: S608
+            found |= {row[0]: frozenset(json.loads(row[1])) for row in self._database.fetch(sql, chunk)}
         return found
 
     def shared(self, connection_id: ConnectionId) -> bool:
@@ -258,6 +272,9 @@ class Connections:
 
     def lock(self, connection_ids: Sequence[ConnectionId]) -> None:
         """Inside a transaction: nobody else changes these, nor locks them, before it ends."""
+        if self._database.is_sqlite:
+            # Whose only writer is this transaction.
+            return
         for chunk in chunks(sorted(set(connection_ids))):
             self._database.rows(self._database.locking(C.select(C.id).where(C.id.in_(chunk)).order_by(C.id)))
 
@@ -281,6 +298,11 @@ class Connections:
             if len(batch) < BATCH:
                 return
             last = batch[-1]["id"]
+
+    def sealed_with(self, prefix: str) -> bool:
+        """Whether a live one's sealed grant begins so."""
+        begins = peewee.fn.SUBSTR(C.sealed_grant, 1, len(prefix)) == prefix
+        return self._database.row(C.select(C.id).where(_LIVE, begins).limit(1)) is not None
 
     def reseal(self, connection_id: ConnectionId, old_sealed: str, new_sealed: str) -> bool:
         """Replace the sealed grant if it is still ``old_sealed``."""

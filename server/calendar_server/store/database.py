@@ -9,27 +9,31 @@ one statement of Postgres.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import select
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import peewee
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from calendar_server.core.model import Instant
-from calendar_server.store.errors import StoreError, translated
+from calendar_server.store.errors import CommitUnknown, StoreError, translated, undone
 from calendar_server.store.pool import Pool
 
 WAIT_S = 10
 STATEMENT_S = 20
+ANSWER_S = STATEMENT_S + 5
+"""Seconds after which a line of Postgres that says nothing is given up, though something on the way keeps it open."""
 DIAL_S = 5
 """Seconds to reach Postgres, and for a dead line to be noticed while we wait for an answer."""
 SQLITE_CONNECTIONS = 32
@@ -38,8 +42,13 @@ POSTGRES_CONNECTIONS = 20
 QUIET_S = 30.0
 """Seconds after which an idle connection to Postgres is asked whether it still lives before it is lent."""
 
+GROUP_MOST = 64
+"""Callers whose changes SQLite commits at once."""
 CHUNK = 500
 """Values in one list of a statement."""
+
+_peewee = logging.getLogger("peewee")
+_BROKEN = psycopg.pq.TransactionStatus.INERROR
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -97,6 +106,30 @@ class _Sqlite(peewee.SqliteDatabase):
         """The pool keeps it."""
 
 
+class _Line(psycopg.Connection[Any]):
+    """A connection that does not wait for ever. Postgres limits its statements itself, as long as it can be heard."""
+
+    answer_s: float = ANSWER_S
+
+    def wait(self, gen: Generator[Any, Any, Value], *arguments: Any, **more: Any) -> Value:
+        """Let the driver converse, until it has the answer or the time is over."""
+        return super().wait(self._limited(gen), *arguments, **more)
+
+    def _limited(self, gen: Generator[Any, Any, Value]) -> Generator[Any, Any, Value]:
+        until = time.monotonic() + self.answer_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError("no answer in time")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+
 class _Postgres(peewee.PostgresqlDatabase):
     """Postgres through psycopg 3. The one who dials is the pool."""
 
@@ -107,7 +140,7 @@ class _Postgres(peewee.PostgresqlDatabase):
 
     def dial(self) -> psycopg.Connection[Any]:
         """Connect, with limits on every wait: nobody may hold a lock, or wait for one, for ever."""
-        raw = psycopg.connect(**self._parameters, autocommit=True)
+        raw = _Line.connect(**self._parameters, autocommit=True)
         try:
             raw.execute(
                 f"SET lock_timeout = '{WAIT_S}s'; SET statement_timeout = '{STATEMENT_S}s'; "
@@ -155,6 +188,30 @@ class _Thread(threading.local):
         self.touched: set[str] = set()
 
 
+class _Job(Generic[Value]):
+    """Something to be done in a transaction, by whoever is the writer."""
+
+    def __init__(self, work: Callable[[], Value]):
+        self._work = work
+        self._context = contextvars.copy_context()
+        self._value: list[Value] = []
+        self.error: BaseException | None = None
+        self.ended = False
+
+    def run(self) -> None:
+        """Do it. What it raises is kept for ``outcome``."""
+        try:
+            self._value.append(self._context.run(self._work))
+        except BaseException as error:
+            self.error = error
+
+    def outcome(self) -> Value:
+        """What it answered, or raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._value[0]
+
+
 class Database:
     """Runs queries, alone or in a transaction. Safe to use from any thread."""
 
@@ -179,6 +236,8 @@ class Database:
         # SQLite has one writer. Threads of this process queue here, which is fair and costs nothing; other processes
         # are met in the file's own lock, which is polled.
         self._writer = threading.Lock()
+        self._jobs: deque[_Job[Any]] = deque()
+        self._jobs_lock = threading.Lock()
         self._thread = _Thread()
         # SQLite tells a connection of others' commits; this one makes none of its own.
         self._look: Any = None
@@ -234,6 +293,71 @@ class Database:
         if touched:
             self._changed(touched)
 
+    def atomically(self, work: Callable[[], Value]) -> Value:
+        """Run this in a transaction: committed when it answers, undone when it raises.
+
+        SQLite waits for the disk at each commit. So whoever gets to be the writer commits for all who wait with it, each in
+        a savepoint of its own: what one of them raises undoes its own changes alone. ``work`` runs in whatever thread that
+        is, in the context of its own. Inside a transaction it belongs to that.
+        """
+        if self._thread.inside:
+            return work()
+        if not self.is_sqlite:
+            with self.transaction():
+                return work()
+        with self.observed():
+            job: _Job[Value] = _Job(work)
+            with self._jobs_lock:
+                self._jobs.append(job)
+            with self._sole_writer():
+                while not job.ended:
+                    self._commit_group()
+        return job.outcome()
+
+    def _commit_group(self) -> None:
+        """Run the jobs that wait, in one transaction."""
+        with self._jobs_lock:
+            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), GROUP_MOST))]
+        touched: set[str] = set()
+        try:
+            with self._connected():
+                with translated():
+                    self._begin()
+                self._thread.inside = True
+                try:
+                    for job in jobs:
+                        touched |= self._in_savepoint(job)
+                    self._thread.touched = touched
+                    self._bump()
+                except BaseException:
+                    self._roll_back()
+                    raise
+                else:
+                    self._commit()
+                finally:
+                    self._thread.inside = False
+                    self._thread.touched = set()
+        except StoreError as error:
+            for job in jobs:
+                job.error = error
+        finally:
+            for job in jobs:
+                job.ended = True
+        if touched:
+            self._changed(touched)
+
+    def _in_savepoint(self, job: _Job[Any]) -> set[str]:
+        """Run a job; what it raises is its own. Answers what it touched."""
+        self._thread.touched = set()
+        with translated():
+            self._engine.execute_sql("SAVEPOINT job")
+        job.run()
+        with translated():
+            if job.error is not None:
+                self._engine.execute_sql("ROLLBACK TO job")
+            self._engine.execute_sql("RELEASE job")
+        return set() if job.error is not None else self._thread.touched
+
     @contextmanager
     def joined(self) -> Iterator[None]:
         """The transaction that the thread is in, or one of its own."""
@@ -267,10 +391,17 @@ class Database:
         for told in self.waits:
             told(what, seconds)
 
-    def execute(self, sql: str, *values: object) -> None:
-        """Run a statement with ``?`` for its values, inside the thread's transaction or by itself."""
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement with ``?`` for its values, inside the thread's transaction or by itself. Answers how many rows."""
         with self._session(writes=True), translated():
-            self._engine.execute_sql(self._spelled(sql), values)
+            return int(self._engine.execute_sql(self._spelled(sql), values).rowcount)
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement once for each row of values, inside the thread's transaction or one of its own."""
+        if not rows:
+            return
+        with self.joined(), translated():
+            self._engine.cursor().executemany(self._spelled(sql), rows)
 
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.
@@ -280,6 +411,9 @@ class Database:
         if self._thread.inside:
             with translated():
                 return list(self._engine.execute_sql(self._spelled(sql), values).fetchall())
+        if _peewee.isEnabledFor(logging.DEBUG):
+            # As peewee tells its own, but without values.
+            _peewee.debug((sql, ()))
         with translated():
             raw = self._pool.take()
             try:
@@ -344,6 +478,11 @@ class Database:
             return query
         return query.for_update("FOR NO KEY UPDATE")
 
+    @property
+    def locked(self) -> str:
+        """What ``locking`` adds, for statements that are written out."""
+        return "" if self.is_sqlite or not self._thread.inside else " FOR NO KEY UPDATE"
+
     def skipping_locked(self, query: Any, table: Any) -> Any:
         """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
         return query if self.is_sqlite else query.for_update("FOR NO KEY UPDATE", of=table, skip_locked=True)
@@ -352,6 +491,13 @@ class Database:
         """Inside a transaction: let nobody else with the same 64-bit number in until it ends."""
         if not self.is_sqlite and self._thread.inside:
             self.value("SELECT pg_advisory_xact_lock(%s)::text", number)
+
+    def be_patient(self, seconds: int) -> None:
+        """Inside a transaction: let statements and locks take this long until it ends."""
+        if not self.is_sqlite and self._thread.inside:
+            self.run(f"SET LOCAL statement_timeout = '{seconds}s'")
+            self.run(f"SET LOCAL lock_timeout = '{seconds}s'")
+            self._engine.handed.raw.answer_s = seconds + ANSWER_S - STATEMENT_S
 
     def now(self) -> Instant:
         """The database's time. SQLite has no clock but this machine's."""
@@ -408,12 +554,21 @@ class Database:
             self._engine.begin()
 
     def _commit(self) -> None:
+        if not self.is_sqlite and self._engine.handed.raw.pgconn.transaction_status == _BROKEN:
+            # Postgres answers the COMMIT of a transaction in which a statement failed by rolling back, without an error.
+            self._roll_back()
+            raise StoreError("The service's database refused a change.")
         try:
             with translated():
                 self._engine.commit()
-        except StoreError:
+        except StoreError as error:
             self._roll_back()
-            raise
+            if self.is_sqlite or undone(error.__cause__):
+                raise
+            raise CommitUnknown(error.message) from error
+        finally:
+            if not self.is_sqlite:
+                self._engine.handed.raw.answer_s = ANSWER_S
 
     def _roll_back(self) -> None:
         # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.

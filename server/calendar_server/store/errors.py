@@ -1,7 +1,9 @@
 """What the store raises, and how drivers' exceptions become it: by type and code, never by their text.
 
 StoreError (a ``StoreUnavailable``)
-└── AlreadyThere    the account has a live connection already
+├── AlreadyThere    the account has a live connection already
+├── CommitUnknown   the answer to a COMMIT was lost: look, then answer
+└── ServedAlready   another server has this SQLite file (``sole.py``)
 
 Messages hold no value of a row, no address and no password; the driver's own exception is the ``__cause__``.
 """
@@ -29,6 +31,13 @@ class AlreadyThere(StoreError):
         super().__init__("This account is connected already.")
 
 
+class CommitUnknown(StoreError):
+    """The line broke between a COMMIT and its answer: it may have happened, may yet happen, or never will.
+
+    Whoever locks what the transaction had locked waits for its end, and sees what became of it.
+    """
+
+
 _FOREIGN = (peewee.PeeweeException, sqlite3.Error, psycopg.Error, OverflowError, UnicodeEncodeError)
 
 _SQLITE = {
@@ -52,6 +61,16 @@ _POSTGRES = {
 """By SQLSTATE: undefined table, deadlock, lock time-out, statement time-out, disk full, read-only transaction."""
 
 _REFUSED = "The service's database refused a change."
+
+
+_UNDONE = ("23", "40")
+"""Classes of SQLSTATE by which Postgres says that it rolled back: a constraint, a conflict with another transaction."""
+
+
+def undone(error: BaseException | None) -> bool:
+    """Whether the driver's exception for a COMMIT says for certain that nothing was committed."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return state is not None and state[:2] in _UNDONE
 
 
 @contextmanager

@@ -45,6 +45,23 @@ _HEADS = (
     "FROM connections c LEFT JOIN versions v ON v.connection_id = c.id "
     "WHERE c.disconnected_at IS NULL AND c.organization_id = ? AND "
 )
+_REPLACE = (
+    "INSERT INTO busy (connection_id, calendar_id, as_of, full_at, window_start, window_end, content_version, intervals, "
+    "used_at, changed_at, failed_at, failures, retry_at, problem_reason, problem_message) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, '', '') ON CONFLICT (connection_id, calendar_id) DO UPDATE SET "
+    "as_of = excluded.as_of, full_at = excluded.full_at, window_start = excluded.window_start, "
+    "window_end = excluded.window_end, content_version = excluded.content_version, intervals = excluded.intervals, "
+    "failed_at = 0, failures = 0, retry_at = 0, problem_reason = '', problem_message = ''"
+)
+_REPLACE_CONTENT = (
+    "INSERT INTO busy_content (connection_id, calendar_id, version, events, memory) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (connection_id, calendar_id) DO UPDATE SET "
+    "version = excluded.version, events = excluded.events, memory = excluded.memory"
+)
+_CONFIRM = (
+    "UPDATE busy SET as_of = ?, failed_at = 0, failures = 0, retry_at = 0, problem_reason = '', problem_message = '' "
+    "WHERE connection_id = ? AND calendar_id = ?"
+)
 _POSTGRES_NOW = ", (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -212,60 +229,47 @@ class Mirror:
         Whoever calls has locked the connections and seen that they live. What rests on a content that somebody replaced
         meanwhile is left out: theirs is newer, or the next refresh mends it.
         """
+        known = self._known(sorted({each.connection_id for each in learned}))
+        replaced: list[tuple[object, ...]] = []
+        contents: list[tuple[object, ...]] = []
+        confirmed: list[tuple[object, ...]] = []
+        memories: list[tuple[object, ...]] = []
+        touched: set[ConnectionId] = set()
         for each in sorted(learned, key=lambda each: (each.connection_id, each.calendar_id)):
-            row = self._row(each)
-            if row is not None and row["as_of"] >= each.as_of:
+            key = (each.connection_id, each.calendar_id)
+            as_of, full_at, version = known.get(key, (0, 0, 0))
+            if as_of >= each.as_of or (each.content is None and version != each.before_version):
                 continue
-            known_version = row["content_version"] if row else 0
-            if each.content is None and known_version != each.before_version:
+            touched.add(each.connection_id)
+            if each.content is not None:
+                full_at = each.as_of if each.full else full_at
+                replaced.append((*key, each.as_of, full_at, *each.window, version + 1, each.intervals))
+                contents.append((*key, version + 1, each.content, each.memory or b""))
                 continue
-            self._write(each, row, known_version)
-
-    def _row(self, each: Learned) -> dict[str, Any] | None:
-        query = BUSY.select(BUSY.as_of, BUSY.content_version).where(
-            BUSY.connection_id == each.connection_id, BUSY.calendar_id == each.calendar_id
+            confirmed.append((each.as_of, *key))
+            if each.memory is not None:
+                memories.append((each.memory, *key))
+        self._database.execute_many(_REPLACE, replaced)
+        self._database.execute_many(_REPLACE_CONTENT, contents)
+        self._database.execute_many(_CONFIRM, confirmed)
+        self._database.execute_many(
+            "UPDATE busy_content SET memory = ? WHERE connection_id = ? AND calendar_id = ?", memories
         )
-        return self._database.row(self._database.locking(query))
+        self._database.touch(touched)
 
-    def _write(self, each: Learned, row: dict[str, Any] | None, known_version: int) -> None:
-        values: dict[Any, Any] = {
-            BUSY.as_of: each.as_of,
-            BUSY.failed_at: 0,
-            BUSY.failures: 0,
-            BUSY.retry_at: 0,
-            BUSY.problem_reason: "",
-            BUSY.problem_message: "",
-        }
-        if each.full:
-            values[BUSY.full_at] = each.as_of
-        if each.content is not None:
-            version = known_version + 1
-            values |= {
-                BUSY.window_start: each.window.start,
-                BUSY.window_end: each.window.end,
-                BUSY.content_version: version,
-                BUSY.intervals: each.intervals,
-            }
-            self._database.change(
-                BUSY_CONTENT.insert(
-                    {
-                        BUSY_CONTENT.connection_id: each.connection_id,
-                        BUSY_CONTENT.calendar_id: each.calendar_id,
-                        BUSY_CONTENT.version: version,
-                        BUSY_CONTENT.events: each.content,
-                        BUSY_CONTENT.memory: each.memory or b"",
-                    }
-                ).on_conflict(
-                    conflict_target=("connection_id", "calendar_id"), preserve=("version", "events", "memory")
-                )
+    def _known(
+        self, connection_ids: Sequence[ConnectionId]
+    ) -> dict[tuple[ConnectionId, CalendarId], tuple[Instant, Instant, int]]:
+        """As of when, in full when, and the content's version of each calendar that has a row."""
+        found: dict[tuple[ConnectionId, CalendarId], tuple[Instant, Instant, int]] = {}
+        for chunk in chunks(connection_ids):
+            marks = ", ".join("?" * len(chunk))
+            sql = (
+                "SELECT connection_id, calendar_id, as_of, full_at, content_version FROM busy "  # noqa: S608
+                f"WHERE connection_id IN ({marks})"
             )
-        elif each.memory is not None:
-            self._database.change(
-                BUSY_CONTENT.update({BUSY_CONTENT.memory: each.memory}).where(
-                    BUSY_CONTENT.connection_id == each.connection_id, BUSY_CONTENT.calendar_id == each.calendar_id
-                )
-            )
-        self._put(each.connection_id, each.calendar_id, values, there=row is not None)
+            found |= {(row[0], row[1]): (row[2], row[3], row[4]) for row in self._database.fetch(sql, chunk)}
+        return found
 
     def fail(
         self,

@@ -100,17 +100,17 @@ class Leases:
         with self._database.joined():
             now = self._database.now()
             until = now + round(lease_s * SECOND)
+            self._database.execute_many(
+                "INSERT INTO leases (name, token, lease_until) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "token = excluded.token, lease_until = excluded.lease_until WHERE leases.lease_until <= ?",
+                [(name, token, until, now) for name in sorted(names)],
+            )
+            taken: set[str] = set()
             for chunk in chunks(sorted(names)):
-                rows = [{LEASES.name: name, LEASES.token: token, LEASES.lease_until: until} for name in chunk]
-                self._database.change(
-                    LEASES.insert(rows).on_conflict(
-                        conflict_target=("name",),
-                        update={LEASES.token: token, LEASES.lease_until: until},
-                        where=(LEASES.lease_until <= now),
-                    )
-                )
-            taken = self._database.rows(LEASES.select(LEASES.name).where(LEASES.token == token))
-        return token, {row["name"] for row in taken}
+                marks = ", ".join("?" * len(chunk))
+                sql = f"SELECT name FROM leases WHERE name IN ({marks}) AND token = ?"  # noqa: S608 — placeholders alone
+                taken |= {row[0] for row in self._database.fetch(sql, (*chunk, token))}
+        return token, taken
 
     def give_back_many(self, names: Iterable[str], token: str) -> None:
         """End these leases, as far as they are still under this token."""

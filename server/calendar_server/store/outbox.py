@@ -7,6 +7,8 @@ Vocabulary
     finish  store how a push went and end the lease, if lease and wanted revision still stand
     hold    store something under the lease without ending it
     release end the lease although something newer is wanted
+    extend  let a lease that has not ended last longer
+    owner   the worker that a lease's token names; ``free`` ends what a dead one held
 
 Every change by a pusher is a compare-and-set on its token, so that one who slept too long changes nothing.
 """
@@ -16,11 +18,12 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import peewee
 
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     SECOND,
     BookingId,
@@ -31,10 +34,12 @@ from calendar_server.core.model import (
     EventId,
     EventState,
     Instant,
+    Interval,
     OrganizationId,
 )
+from calendar_server.errors import ProviderUnavailable
 from calendar_server.store.database import Database, Row, chunks
-from calendar_server.store.rows import OursRow, OutboxRow, Wanted
+from calendar_server.store.rows import OursRow, OutboxRow, StandingRow, Wanted
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import CONNECTIONS as C
 from calendar_server.store.tables import OUTBOX as O
@@ -47,16 +52,18 @@ SPARE = 4
 _COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
+# Written out: every call and every push run these, and building them costs more than running them. Names are our own.
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"  # noqa: S608
+_GET = f"{_SELECT} WHERE id = ?"
+_OF_BOOKING = f"{_SELECT} WHERE organization_id = ? AND booking_id = ? ORDER BY id"
+_PUT = (
+    f"INSERT INTO outbox ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)}) "  # noqa: S608
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS if name != 'id')}"
+)
+
 _SHOWN = _CHANGEABLE - {
-    "due_at",
-    "attempts",
-    "problem_reason",
-    "problem_message",
-    "etag",
-    "web_link",
-    "updated_at",
-    "request_id",
-    "traceparent",
+    *("due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at", "drift", "drift_at"),
+    *("request_id", "traceparent"),
 }
 """What answers of GetBusy are made of, among the columns."""
 
@@ -79,24 +86,20 @@ class Outbox:
 
     def of_booking(self, organization_id: OrganizationId, booking_id: BookingId) -> list[OutboxRow]:
         """The rows of a booking, oldest first (ids sort by creation)."""
-        query = O.select().where(O.organization_id == organization_id, O.booking_id == booking_id).order_by(O.id)
-        return [_outbox(row) for row in self._database.rows(self._database.locking(query))]
+        lock = self._database.locked
+        rows = self._database.fetch(f"{_OF_BOOKING}{lock}", (organization_id, booking_id))
+        return [_of_values(row) for row in rows]
 
     def put(self, row: OutboxRow) -> None:
         """Insert the row, or replace the one with its id."""
-        values = {getattr(O, name): _plain(getattr(row, name)) for name in _COLUMNS}
         with self._database.joined():
-            self._database.change(
-                O.insert(values).on_conflict(
-                    conflict_target=("id",), preserve=tuple(name for name in _COLUMNS if name != "id")
-                )
-            )
+            self._database.execute(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
             self._database.touch([row.connection_id])
 
     def get(self, row_id: str) -> OutboxRow | None:
         """The row with this id."""
-        row = self._database.row(O.select().where(O.id == row_id))
-        return None if row is None else _outbox(row)
+        rows = self._database.fetch(_GET, (row_id,))
+        return _of_values(rows[0]) if rows else None
 
     def ours(self, connection_ids: Sequence[ConnectionId]) -> list[OursRow]:
         """Every event of ours in these connections that ever got an id."""
@@ -131,10 +134,50 @@ class Outbox:
             )
         return found
 
-    def claim(self, *, limit: int, lease_s: float, mailbox_limit: int) -> list[OutboxRow]:
+    def standing(
+        self, connection_id: ConnectionId, calendar_id: CalendarId, *, ends_after: Instant, before: Instant
+    ) -> list[StandingRow]:
+        """The events of ours in a calendar that show the newest revision, written before ``before`` and not yet over."""
+        rows = self._database.fetch(
+            "SELECT o.id, o.event_id, o.pushed_revision, o.drift, b.starts_at, b.ends_at FROM outbox o "
+            "JOIN bookings b ON b.organization_id = o.organization_id AND b.id = o.booking_id "
+            "WHERE o.connection_id = ? AND o.state = 'synced' AND o.calendar_id = ? AND o.wanted = 'present' "
+            "AND o.wanted_revision = o.pushed_revision AND o.event_id <> '' AND o.pushed_at < ? AND b.ends_at > ? "
+            "ORDER BY o.id",
+            (connection_id, calendar_id, before, ends_after),
+        )
+        return [
+            StandingRow(
+                id=row[0],
+                event_id=EventId(row[1]),
+                pushed_revision=row[2],
+                interval=Interval(row[4], row[5]),
+                drift=Drift(row[3]),
+            )
+            for row in rows
+        ]
+
+    def note_drift(self, row_id: str, *, pushed_revision: int, drift: Drift, before: Instant) -> bool:
+        """Store what a read that began at ``before`` showed of an event.
+
+        False, and nothing changes, when something else is wanted by now, it was written after that read began, or a
+        later read has spoken.
+        """
+        query = O.update({O.drift: str(drift), O.drift_at: before}).where(
+            O.id == row_id,
+            O.state == str(EventState.SYNCED),
+            O.wanted_revision == pushed_revision,
+            O.pushed_revision == pushed_revision,
+            O.pushed_at < before,
+            O.drift_at < before,
+        )
+        return self._database.change(query) > 0
+
+    def claim(self, *, limit: int, lease_s: float, mailbox_limit: int, owner: str = "") -> list[OutboxRow]:
         """Lease at most ``limit`` due rows of live, active connections for ``lease_s`` seconds, oldest due first.
 
-        At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. A transaction of its own.
+        At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. ``owner`` (letters and digits)
+        is whom ``free`` knows the leases by. A transaction of its own.
         """
         # Looked for without any lock: mostly nothing is due, and then no writer was held up.
         ids = self._due(self._database.now(), limit * SPARE, mailbox_limit)
@@ -153,7 +196,7 @@ class Outbox:
                     taken.append(row)
             if not taken:
                 return []
-            token, until = secrets.token_hex(16), now + round(lease_s * SECOND)
+            token, until = f"{owner}.{secrets.token_hex(16)}", now + round(lease_s * SECOND)
             self._database.change(
                 O.update({O.lease_token: token, O.lease_until: until}).where(O.id.in_([row.id for row in taken]))
             )
@@ -161,21 +204,60 @@ class Outbox:
 
     def finish(self, row_id: str, lease_token: str, wanted_revision: int, wanted: Wanted, **changes: object) -> bool:
         """Store how a push went and end its lease. False: lease or wanted state no longer stand; nothing changed."""
-        still = (O.wanted_revision == wanted_revision, O.wanted == wanted)
-        return self._under_lease(row_id, lease_token, changes, *still, ends=True)
+        still = {"wanted_revision": wanted_revision, "wanted": wanted}
+        return self._under_lease(row_id, lease_token, changes, still, ends=True)
 
     def release(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """End the lease and store ``changes``, whatever is wanted now. False: it no longer stands."""
-        return self._under_lease(row_id, lease_token, changes, ends=True)
+        return self._under_lease(row_id, lease_token, changes, {}, ends=True)
 
     def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
-        return self._under_lease(row_id, lease_token, changes, O.lease_until > self._database.now(), ends=False)
+        return self._under_lease(row_id, lease_token, changes, {}, ends=False)
+
+    def extend(self, rows: Sequence[OutboxRow], lease_s: float) -> int:
+        """Let the leases of these rows, as claimed, end ``lease_s`` seconds from now. Answers how many still stood."""
+        now, extended = self._database.now(), 0
+        for chunk in chunks(sorted(rows, key=lambda row: row.id)):
+            query = O.update({O.lease_until: now + round(lease_s * SECOND)}).where(
+                O.id.in_([row.id for row in chunk]),
+                O.lease_token.in_({row.lease_token for row in chunk}),
+                O.lease_until > now,
+            )
+            extended += self._database.change(query)
+        return extended
+
+    def free(self, owner: str) -> int:
+        """End every lease of an owner that is known to be dead. Answers how many rows."""
+        name = f"{owner}."
+        named = peewee.fn.SUBSTR(O.lease_token, 1, len(name)) == name
+        return self._database.change(O.update({O.lease_token: "", O.lease_until: 0}).where(_LEASED, named))
 
     def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
         query = O.update({O.due_at: at, O.attempts: 0}).where(O.connection_id == connection_id, _PENDING)
         return self._database.change(query)
+
+    def postpone(self, connection_id: ConnectionId, until: Instant) -> int:
+        """Let the due rows of a connection that nobody pushes wait: its host is in outage. Answers how many."""
+        now = self._database.now()
+        query = O.update({O.due_at: until}).where(
+            O.connection_id == connection_id, _PENDING, O.due_at < until, O.lease_until <= now
+        )
+        return self._database.change(query)
+
+    def hasten(self, connection_ids: Sequence[ConnectionId], at: Instant) -> int:
+        """Let rows that wait because their provider did not answer be tried at ``at``: it does again. Answers how many."""
+        hastened = 0
+        for chunk in chunks(sorted(set(connection_ids))):
+            query = O.update({O.due_at: at}).where(
+                O.connection_id.in_(chunk),
+                _PENDING,
+                O.due_at > at,
+                O.problem_reason.in_(["", ProviderUnavailable.reason]),
+            )
+            hastened += self._database.change(query)
+        return hastened
 
     def detach(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let go of a disconnected connection's rows, but those REMOVED. Leases end: late pushers store nothing."""
@@ -346,7 +428,7 @@ class Outbox:
         return self._database.change(query) > 0
 
     def _under_lease(
-        self, row_id: str, lease_token: str, changes: dict[str, object], *conditions: Any, ends: bool
+        self, row_id: str, lease_token: str, changes: dict[str, object], still: Mapping[str, object], *, ends: bool
     ) -> bool:
         unknown = changes.keys() - _CHANGEABLE
         if unknown:
@@ -354,17 +436,27 @@ class Outbox:
         if not lease_token:
             return False
         # Written over itself where nothing else changes: an UPDATE needs a column.
-        values = {O.lease_token: "", O.lease_until: 0} if ends else {O.lease_token: lease_token}
-        values.update({getattr(O, name): _plain(value) for name, value in changes.items()})
-        query = O.update(values).where(O.id == row_id, O.lease_token == lease_token, *conditions)
+        ended = {"lease_token": "", "lease_until": 0} if ends else {"lease_token": lease_token}
+        values: dict[str, object] = {**changes, **ended}
+        conditions = {"id": row_id, "lease_token": lease_token, **still}
+        sql = (
+            f"UPDATE outbox SET {', '.join(f'{name} = ?' for name in values)} "  # noqa: S608 — names are our own
+            f"WHERE {' AND '.join(f'{name} = ?' for name in conditions)}"
+        )
+        bound = [*map(_plain, values.values()), *conditions.values()]
+        if not ends:
+            sql, bound = f"{sql} AND lease_until > ?", [*bound, self._database.now()]
         if not changes.keys() & _SHOWN:
-            return self._database.change(query) == 1
-        with self._database.joined():
-            if self._database.change(query) != 1:
+            return self._database.execute(sql, *bound) == 1
+
+        def change() -> bool:
+            if self._database.execute(sql, *bound) != 1:
                 return False
-            row = self._database.row(O.select(O.connection_id).where(O.id == row_id))
-            self._database.touch([row["connection_id"]] if row else [])
-        return True
+            for (connection_id,) in self._database.fetch("SELECT connection_id FROM outbox WHERE id = ?", (row_id,)):
+                self._database.touch([connection_id])
+            return True
+
+        return self._database.atomically(change)
 
 
 def _claimable(now: Instant) -> tuple[Any, ...]:
@@ -373,8 +465,12 @@ def _claimable(now: Instant) -> tuple[Any, ...]:
 
 def _plain(value: object) -> object:
     """A value as a driver takes it: enumerations as their text."""
-    return str(value) if isinstance(value, EventState) else value
+    return str(value) if isinstance(value, (EventState, Drift)) else value
 
 
 def _outbox(row: Row) -> OutboxRow:
-    return OutboxRow(**{**row, "state": EventState(row["state"])})
+    return OutboxRow(**{**row, "state": EventState(row["state"]), "drift": Drift(row["drift"])})
+
+
+def _of_values(values: Sequence[Any]) -> OutboxRow:
+    return _outbox(dict(zip(_COLUMNS, values, strict=True)))

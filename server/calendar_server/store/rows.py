@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     BookingId,
     BookingStatus,
@@ -13,6 +14,7 @@ from calendar_server.core.model import (
     EventId,
     EventState,
     Instant,
+    Interval,
     OrganizationId,
 )
 
@@ -62,7 +64,8 @@ class OutboxRow:
 
     Calendar, generation, uid and ``event_id`` are fixed before the first write, so that whoever repeats it meets the
     same event. ``due_at`` None: nothing is to be tried by itself. The lease says who pushes until when; an empty token
-    with ``lease_until`` 0 is none. ``request_id`` and ``traceparent`` are of the call that made it due.
+    with ``lease_until`` 0 is none. ``drift``: what the read that began at ``drift_at`` showed of the event.
+    ``request_id`` and ``traceparent`` are of the call that made it due.
     """
 
     id: str
@@ -87,6 +90,8 @@ class OutboxRow:
     lease_until: Instant
     updated_at: Instant
     pushed_at: Instant
+    drift: Drift = Drift.NONE
+    drift_at: Instant = 0
     request_id: str = ""
     traceparent: str = ""
 
@@ -101,6 +106,17 @@ class OverlayRow:
     start: Instant
     end: Instant
     event_id: EventId
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRow:
+    """An event of ours that shows the newest revision, with where that wants it and how it was last seen."""
+
+    id: str
+    event_id: EventId
+    pushed_revision: int
+    interval: Interval
+    drift: Drift
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 from calendar_server.core.model import Instant
 from calendar_server.store import migrations
@@ -15,15 +16,18 @@ from calendar_server.store.bookings import Bookings
 from calendar_server.store.changes import Changes
 from calendar_server.store.connections import Connections
 from calendar_server.store.database import Database
-from calendar_server.store.errors import AlreadyThere, StoreError
+from calendar_server.store.errors import AlreadyThere, CommitUnknown, StoreError
 from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
 from calendar_server.store.outbox import Outbox
 from calendar_server.store.parked import Parked
+from calendar_server.store.takeover import SqliteSource, take_over
 from calendar_server.store.watches import Watches
 
-__all__ = ["AlreadyThere", "Store", "StoreError"]
+Value = TypeVar("Value")
+
+__all__ = ["AlreadyThere", "CommitUnknown", "Store", "StoreError"]
 
 
 class Store:
@@ -79,6 +83,10 @@ class Store:
         """Raise ``StoreError`` when the database is out of reach."""
         self._database.value("SELECT 1")
 
+    def take_over(self, source: SqliteSource) -> dict[str, int]:
+        """Copy a whole SQLite database into this one, an empty Postgres; answers the rows of each table."""
+        return take_over(source, self._database)
+
     def observe(
         self, waited: Callable[[str, float], None], transaction: Callable[[], AbstractContextManager[object]]
     ) -> None:
@@ -89,6 +97,10 @@ class Store:
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""
         return self._database.transaction()
+
+    def atomically(self, work: Callable[[], Value]) -> Value:
+        """Run this in a transaction, in the thread that commits for all who wait. See ``Database.atomically``."""
+        return self._database.atomically(work)
 
     def close(self) -> None:
         """Close all connections to the database."""

@@ -80,6 +80,8 @@ OUTBOX = _table(
     "lease_until",
     "updated_at",
     "pushed_at",
+    "drift",
+    "drift_at",
     "request_id",
     "traceparent",
 )

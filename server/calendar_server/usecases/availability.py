@@ -44,7 +44,7 @@ from calendar_server.providers.base import Deadline
 from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
-from calendar_server.usecases.refresh import Key, Need, Refresher
+from calendar_server.usecases.refresh import Key, Need, Outcome, Refresher, Unsaved
 from calendar_server.usecases.snapshots import Group, Held, Outdated, Snapshot, Snapshots
 from calendar_server.usecases.watching import Watching
 
@@ -86,6 +86,15 @@ class Seen:
 
 Reads = Mapping[Key, Seen | CalendarError]
 """What a round of reads found, per calendar in the order asked: a read, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What providers were asked about for an answer, with the error where there was one; and what was not stored."""
+
+    errors: dict[Key, CalendarError | None]
+    unsaved: dict[Key, Unsaved]
+
 
 Failure = tuple[CalendarError, CalendarBusy]
 
@@ -137,9 +146,12 @@ class Availability:
         deadline = self.deadline(caller)
         not_before: Instant | None = None
         asked: dict[Key, CalendarError | None] = {}
+        unsaved: dict[Key, Unsaved] = {}
         for _ in range(ROUNDS_MOST):
             try:
                 group, now = self._snapshots.of(caller.organization_id, query.target)
+                if unsaved:
+                    group = self._snapshots.with_unsaved(group, unsaved, now)
                 if not_before is None:
                     not_before = now - round(staleness_s * SECOND)
                 lacking = _lacking(group.snapshots, query.window, not_before, staleness_s <= 0, asked)
@@ -147,20 +159,25 @@ class Availability:
                     answer = self._answer(group, query, not_before, asked, now)
                     self._count(answer, len(asked), now)
                     return answer
-                asked |= self._ask(
-                    caller, group.snapshots, lacking, query.window, not_before, staleness_s <= 0, deadline, now
-                )
+                full = staleness_s <= 0
+                found = self._ask(caller, group.snapshots, lacking, query.window, not_before, full, deadline, now)
+                asked |= found.errors
+                unsaved |= found.unsaved
             except Outdated:
                 continue
         raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
 
     def _count(self, answer: BusyAnswer, asked: int, now: Instant) -> None:
-        states = Counter(calendar.state for calendar in answer.calendars)
-        for state, number in states.items():
-            self._metrics.count(BUSY_ANSWERS, str(state), by=number)
-        self._metrics.count(MIRROR, "miss", by=asked)
-        self._metrics.count(MIRROR, "hit", by=max(0, len(answer.calendars) - asked))
-        oldest = min((calendar.as_of for calendar in answer.calendars if calendar.as_of is not None), default=None)
+        # Answers of the mirror come by the thousands: what is complete is fresh throughout, and needs no looking.
+        number = len(answer.calendars)
+        states = {BusyState.FRESH: number} if answer.complete else Counter(each.state for each in answer.calendars)
+        for state, times in states.items():
+            self._metrics.count(BUSY_ANSWERS, state, by=times)
+        if asked:
+            self._metrics.count(MIRROR, "miss", by=asked)
+        if number > asked:
+            self._metrics.count(MIRROR, "hit", by=number - asked)
+        oldest = min((each.as_of for each in answer.calendars if each.as_of is not None), default=None)
         if oldest is not None:
             self._metrics.observe(BUSY_AGE, max(0, now - oldest) / SECOND)
 
@@ -178,7 +195,7 @@ class Availability:
         """Read every blocking calendar of the connections in full now. Never raises for a calendar's sake."""
         now = self._store.now()
         needs = [Need(connection, connection.busy_calendar_ids) for connection in connections]
-        errors = self._waiting(needs, window, now, True, deadline)
+        errors = self._waiting(needs, window, now, True, deadline).errors
         rows = {
             (row.connection_id, row.calendar_id): row
             for row in self._store.mirror.busy([need.connection.id for need in needs])
@@ -210,7 +227,7 @@ class Availability:
         full: bool,
         deadline: Deadline,
         now: Instant,
-    ) -> dict[Key, CalendarError | None]:
+    ) -> _Asked:
         """Have what is lacking refreshed. Answers what was asked, with the error where there was one."""
         asked: dict[Key, CalendarError | None] = {}
         for snapshot in snapshots:
@@ -223,13 +240,14 @@ class Availability:
             for connection in connections
             if (calendar_ids := tuple(each for each in lacking[connection.id] if asked[connection.id, each] is None))
         ]
-        if needs:
-            asked |= self._waiting(needs, window, not_before, full, deadline)
-        return asked
+        if not needs:
+            return _Asked(asked, {})
+        outcome = self._waiting(needs, window, not_before, full, deadline)
+        return _Asked({**asked, **outcome.errors}, outcome.unsaved)
 
     def _waiting(
         self, needs: Sequence[Need], window: Interval, not_before: Instant, full: bool, deadline: Deadline
-    ) -> dict[Key, CalendarError]:
+    ) -> Outcome:
         if not self._provider_calls.acquire(blocking=False):
             raise LimitExceeded("Too many calls wait for providers at this moment. Try again.", retry_after_s=1)
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from calendar_server.core.booking import Happening, event_uid, merged_cancellation, moved
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     Attendee,
     Booking,
@@ -33,12 +34,13 @@ from calendar_server.errors import (
     NotFound,
     ProviderUnavailable,
     SlotTaken,
+    StoreUnavailable,
     ValidationError,
     Violation,
 )
 from calendar_server.providers.base import Deadline, Provider
 from calendar_server.store.rows import BookingRow, OutboxRow
-from calendar_server.store.store import Store
+from calendar_server.store.store import CommitUnknown, Store
 from calendar_server.tracing import NO_TRACER, Tracer
 from calendar_server.usecases.availability import Availability, Reads
 from calendar_server.usecases.caller import Caller
@@ -49,6 +51,8 @@ from calendar_server.vault import Vault
 FIRST_LOOK_S = 0.01
 LAST_LOOK_S = 0.1
 """Seconds between two looks of a waiting call: doubling from the first to the last."""
+LOOK_AGAIN_S = 2.0
+"""Seconds for finding out what became of a commit whose answer was lost, pausing ``LAST_LOOK_S`` between looks."""
 READS_MOST = 3
 """Times that `require_free` reads when connections come, go or change their calendars meanwhile."""
 DEADLINE_MARGIN_S = 0.5
@@ -109,8 +113,7 @@ class Bookings:
         for _ in range(READS_MOST):
             reads = self._reads_for(caller, command, deadline) if command.require_free else None
             try:
-                with self._store.transaction():
-                    self._accept(caller.organization_id, command, reads, cause)
+                self._commit(caller.organization_id, command, reads, cause)
                 break
             except _Outdated:
                 continue
@@ -139,6 +142,34 @@ class Bookings:
         connections = self._writable(caller.organization_id, booking.id, command.target)
         window = Interval(booking.start, booking.end)
         return connections, self._availability.read(connections, window, deadline)
+
+    def _commit(
+        self,
+        organization_id: OrganizationId,
+        command: SyncCommand,
+        reads: tuple[list[Connection], Reads] | None,
+        cause: Cause,
+    ) -> None:
+        """Accept the revision in a transaction. Where the answer to its COMMIT is lost: look, then answer.
+
+        To accept once more is to look: it waits for the lost transaction's locks, changes nothing where the revision is
+        there as it was sent, and commits it where it is not.
+        """
+        lost: CommitUnknown | None = None
+        until = 0.0
+        while True:
+            try:
+                self._store.atomically(lambda: self._accept(organization_id, command, reads, cause))
+                return
+            except StoreUnavailable as error:
+                if lost is None and isinstance(error, CommitUnknown):
+                    lost, until = error, time.monotonic() + LOOK_AGAIN_S
+                elif lost is None:
+                    raise
+                elif time.monotonic() >= until:
+                    raise lost from error
+                else:
+                    time.sleep(LAST_LOOK_S)
 
     def _accept(
         self,
@@ -306,6 +337,9 @@ class Bookings:
         return self._regenerated(blank, connection)
 
     def _regenerated(self, row: OutboxRow, connection: Connection) -> OutboxRow:
+        if row.event_id:
+            # The last read may hold the event under the id that we forget here, as if it were somebody else's.
+            self._store.mirror.note_change(connection.id, CalendarId(row.calendar_id), self._store.now())
         return next_generation(row, connection, self._providers[connection.provider])
 
     def _wait(self, caller: Caller, command: SyncCommand) -> None:
@@ -416,6 +450,7 @@ def _event(row: OutboxRow) -> BookingEvent:
         problem=problem,
         next_attempt_at=due_at,
         attempts=row.attempts,
+        drift=Drift.DELETED if row.state is EventState.GONE else row.drift,
     )
 
 

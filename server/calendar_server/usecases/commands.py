@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     BlockReason,
     Booking,
@@ -182,6 +183,7 @@ class BookingEvent:
     problem: Problem | None
     next_attempt_at: Instant | None
     attempts: int
+    drift: Drift = Drift.NONE
 
 
 @dataclass(frozen=True, slots=True)

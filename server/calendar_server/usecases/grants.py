@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from calendar_server.core.model import SECOND, Connection, ConnectionStatus, Instant, ProviderName, SyncStatus
 from calendar_server.errors import (
@@ -16,6 +16,7 @@ from calendar_server.errors import (
     PreconditionFailed,
     ProviderError,
     ProviderUnavailable,
+    StoreUnavailable,
 )
 from calendar_server.observed import Conversation
 from calendar_server.providers.base import Deadline, Link, Secret
@@ -87,7 +88,9 @@ class Grants:
         except PreconditionFailed:
             raise
         except ProviderError as error:
-            self._store.connections.note_failure(connection.id, error.message)
+            # Only for people to see: a database that cannot take it must not hide what happened.
+            with suppress(StoreUnavailable):
+                self._store.connections.note_failure(connection.id, error.message)
             raise
 
     def went_well(self, connections: Sequence[Connection]) -> None:
@@ -100,9 +103,8 @@ class Grants:
     def note_well(self, connections: Sequence[Connection], now: Instant) -> None:
         """Note it in the caller's transaction; at most once a second for each."""
         # In the order of ids, as all who change several connections: two calls must not wait for each other.
-        for connection in sorted(connections, key=lambda connection: connection.id):
-            if _worth_noting(connection, now):
-                self._store.connections.note_success(connection.id, now, connection.grant_version)
+        worth = sorted((each.id, each.grant_version) for each in connections if _worth_noting(each, now))
+        self._store.connections.note_successes(worth, now)
 
     def opened(self, connection: Connection) -> Secret:
         """The grant as it is stored, without a conversation."""

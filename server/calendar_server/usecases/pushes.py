@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 
 from calendar_server.core.booking import Happening, moved, retry_after_s
+from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     SECOND,
     Booking,
@@ -42,6 +43,7 @@ from calendar_server.telemetry import request_id
 from calendar_server.tracing import NO_TRACER, Tracer
 from calendar_server.usecases.bookings import BookingContents, next_generation
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostClosed, HostGate, host_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Pushes:
         contents: BookingContents,
         grants: Grants,
         providers: Mapping[ProviderName, Provider],
+        hosts: HostGate,
         *,
         push_s: float,
         metrics: Metrics | None = None,
@@ -79,6 +82,7 @@ class Pushes:
         self._contents = contents
         self._grants = grants
         self._providers = providers
+        self._hosts = hosts
         self._push_s = push_s
 
     def push(self, row: OutboxRow) -> str:
@@ -97,8 +101,6 @@ class Pushes:
         began = time.perf_counter()
         connection = self._store.connections.get(row.organization_id, row.connection_id)
         provider = str(connection.provider) if connection else "none"
-        if row.attempts == 0 and row.due_at is not None:
-            self._metrics.observe(PUSH_WAIT, max(0, self._store.now() - row.due_at) / SECOND)
         with self._tracer.span("push", link=row.traceparent, provider=provider, request_id=row.request_id) as span:
             outcome, reason = (self._yield(row), "OK") if connection is None else self._push(row, connection)
             span.set(outcome=outcome, reason=reason, attempts=row.attempts + 1)
@@ -123,7 +125,9 @@ class Pushes:
     def _push(self, row: OutboxRow, connection: Connection) -> tuple[str, str]:
         """The outcome, and the reason of a failure."""
         try:
-            with self._grants.use(connection) as link:
+            with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
+                if row.attempts == 0 and row.due_at is not None:
+                    self._metrics.observe(PUSH_WAIT, max(0, self._store.now() - row.due_at) / SECOND)
                 if row.wanted == "present":
                     row, event = self._present(row, link)
                     outcome = self._finish(row, Happening.PUSHED, event)
@@ -132,6 +136,8 @@ class Pushes:
                     outcome = self._finish(row, Happening.TAKEN_OUT, None)
             self._grants.went_well([connection])
             return outcome, "OK"
+        except HostClosed as error:
+            return self._postpone(row, error), error.reason
         except LeaseLost:
             return self._yield(row), "OK"
         except NotFound:
@@ -223,6 +229,9 @@ class Pushes:
     def _regenerate(self, row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:
         """Give the event a new identity, on disk before anything is written under it."""
         renewed = next_generation(row, connection, provider)
+        if row.event_id:
+            # The last read may hold the event under the id that we forget here, as if it were somebody else's.
+            self._store.mirror.note_change(connection.id, CalendarId(row.calendar_id), self._store.now())
         held = self._store.outbox.hold(
             row.id,
             row.lease_token,
@@ -244,6 +253,9 @@ class Pushes:
             "etag": event.etag if event else "",
             "web_link": event.web_link if event else "",
             "pushed_at": now,
+            # Whatever its owner had made of it, it is as it was written now.
+            "drift": Drift.NONE,
+            "drift_at": 0,
         }
         if event:
             written["event_id"] = event.event_id
@@ -287,7 +299,14 @@ class Pushes:
         seconds = retry_after_s(row.attempts + 1, asked, random.random())  # noqa: S311 — spreads retries
         return self._put_off(row, error, due_at=self._store.now() + int(seconds * SECOND))
 
-    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None) -> str:
+    def _postpone(self, row: OutboxRow, error: HostClosed) -> str:
+        """Nothing was asked of the host, so it was no attempt. The connection's other rows need not find that out."""
+        until = self._store.now() + int((error.retry_after_s or 1) * SECOND)
+        outcome = self._put_off(row, error, due_at=until, attempts=row.attempts)
+        self._store.outbox.postpone(row.connection_id, until)
+        return outcome
+
+    def _put_off(self, row: OutboxRow, error: CalendarError, due_at: int | None, attempts: int | None = None) -> str:
         done = self._store.outbox.finish(
             row.id,
             row.lease_token,
@@ -295,7 +314,7 @@ class Pushes:
             row.wanted,
             state=moved(row.state, Happening.DEFERRED),
             due_at=due_at,
-            attempts=row.attempts + 1,
+            attempts=row.attempts + 1 if attempts is None else attempts,
             problem_reason=error.reason,
             problem_message=error.message,
             updated_at=self._store.now(),

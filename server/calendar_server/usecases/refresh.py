@@ -20,9 +20,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
@@ -39,10 +40,12 @@ from calendar_server.core.model import (
 from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content, unpack_track
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.metrics import REFRESHES, Metrics
-from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Refreshed, Remembered
+from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Remembered
 from calendar_server.store.mirror import BusyRow, Learned
 from calendar_server.store.store import Store
 from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import host_of
+from calendar_server.usecases.lanes import Lanes
 
 _log = logging.getLogger(__name__)
 
@@ -60,23 +63,8 @@ ANSWER_S = 0.05
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
 
-Learn = Callable[[Connection, CalendarId, CalendarRead, Instant], None]
-"""Told of every read that went well, with the instant it began."""
-
-
-class Missing:
-    """Learns from reads which events of ours their owners have deleted."""
-
-    def __init__(self, store: Store):
-        self._store = store
-
-    def learn(self, connection: Connection, calendar_id: CalendarId, read: CalendarRead, as_of: Instant) -> None:
-        """Only a read that lists every event there says that one is missing."""
-        if read.event_ids is None:
-            return
-        for ours in self._store.outbox.ours([connection.id]):
-            if ours.calendar_id == calendar_id and ours.counts and ours.event_id not in read.event_ids:
-                self._store.outbox.note_missing(connection.id, ours.event_id, before=as_of, at=self._store.now())
+Learn = Callable[[Connection, CalendarId, CalendarRead, Instant, Interval], None]
+"""Told of every read that went well, with the instant it began and its window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +73,22 @@ class Need:
 
     connection: Connection
     calendar_ids: tuple[CalendarId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What a read found and the database could not take: good for those who waited for it, and for nobody else."""
+
+    row: BusyRow
+    read: CalendarRead
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a refresh came to: the calendars that could not be read, and those whose reads could not be stored."""
+
+    errors: dict[Key, CalendarError] = field(default_factory=dict)
+    unsaved: dict[Key, Unsaved] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +103,7 @@ class _Flight:
     deadline: Deadline
     done: threading.Event = field(default_factory=threading.Event)
     errors: dict[CalendarId, CalendarError] = field(default_factory=dict)
+    unsaved: dict[CalendarId, Unsaved] = field(default_factory=dict)
     broken: BaseException | None = None
 
     def met_by(self, row: BusyRow | None) -> bool:
@@ -131,9 +136,12 @@ class _Result:
     window: Interval
     full: bool
     before_version: int
-    refreshed: Refreshed
-    intervals: bytes = b""
-    content: bytes | None = None
+    memory: bytes | None
+    """None: as before."""
+    read: CalendarRead
+    """What stands there now. With ``content`` None it is what stood there before."""
+    intervals: bytes
+    content: bytes | None
 
 
 class Refresher:
@@ -162,13 +170,14 @@ class Refresher:
         self._reconcile = round(reconcile_s * SECOND)
         self._learn = learn
         self._metrics = metrics or Metrics()
-        self._threads = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        # Three quarters: a host that hangs, with however many connections, leaves the rest to the others.
+        self._threads: Lanes[_Result] = Lanes(read_threads, max(1, read_threads * 3 // 4), "read")
         self._lock = threading.Lock()
         self._flights: dict[ConnectionId, _Flight] = {}
 
     def close(self) -> None:
         """End the reading threads; reads that have not begun are dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def horizon(self, connection_id: ConnectionId, now: Instant) -> Interval:
         """What is kept of a connection's calendars: from a day back, and a day more than the horizon ahead.
@@ -181,12 +190,13 @@ class Refresher:
 
     def refresh(
         self, needs: Sequence[Need], window: Interval, *, not_before: Instant, full: bool, deadline: Deadline
-    ) -> dict[Key, CalendarError]:
+    ) -> Outcome:
         """Bring calendars up to date by reads that begin at or after ``not_before``.
 
-        What is read covers ``window``. Answers the calendars that could not be read, and why. Raises ``StoreUnavailable``.
+        What is read covers ``window``. Raises ``StoreUnavailable`` when the database cannot even be read.
         """
-        errors: dict[Key, CalendarError] = {}
+        outcome = Outcome()
+        errors = outcome.errors
         left = list(needs)
         while left:
             now = self._store.now()
@@ -208,7 +218,7 @@ class Refresher:
             for flight in begun:
                 if flight.broken is not None:
                     raise flight.broken
-                errors.update({(flight.need.connection.id, each): error for each, error in flight.errors.items()})
+                _gather(flight, outcome)
             for need, flight, serves in shared:
                 landed = flight.done.wait(deadline.remaining() + ANSWER_S)
                 if not landed:
@@ -220,17 +230,23 @@ class Refresher:
                     else:
                         errors.update(dict.fromkeys(_keys(need), _too_long()))
                 else:
-                    connection_id = need.connection.id
-                    errors.update({(connection_id, each): error for each, error in flight.errors.items()})
+                    _gather(flight, outcome)
         wanted_keys = {key for need in needs for key in _keys(need)}
-        return {key: error for key, error in errors.items() if key in wanted_keys}
+        return Outcome(
+            {key: error for key, error in errors.items() if key in wanted_keys},
+            {key: unsaved for key, unsaved in outcome.unsaved.items() if key in wanted_keys},
+        )
 
     def _fly(self, flights: Sequence[_Flight], deadline: Deadline) -> None:
         """One round. Every flight has landed when this returns."""
         names = {_lease(flight): flight for flight in flights}
         token = ""
         try:
-            token, taken = self._store.leases.take_many(list(names), LEASE_S)
+            try:
+                token, taken = self._store.leases.take_many(list(names), LEASE_S)
+            except StoreUnavailable:
+                # It cannot be written to, a full disk say. Reads go on; at worst somebody else makes the same one.
+                taken = set(names)
             mine = [flight for name, flight in names.items() if name in taken]
             others = [flight for name, flight in names.items() if name not in taken]
             self._read_all(mine, token, deadline)
@@ -281,7 +297,8 @@ class Refresher:
             for calendar_id in lacking:
                 context = contextvars.copy_context()
                 row = rows.get((connection.id, calendar_id))
-                future = self._threads.submit(context.run, self._read, flight, calendar_id, row)
+                work = partial(context.run, self._read, flight, calendar_id, row)
+                future = self._threads.submit(host_of(connection), work)
                 running[future] = (flight, calendar_id)
         ended = [flight for flight in flights if not open_calendars[flight]]
         store_at = time.monotonic()
@@ -315,16 +332,18 @@ class Refresher:
         with self._grants.use(connection) as link:
             refreshed = provider.refresh_calendar(link, calendar_id, window, before, deadline)
         version = 0 if row is None else row.content_version
-        if len(refreshed.memory) > MEMORY_BYTES:
-            refreshed = Refreshed(refreshed.read, b"")
+        memory = refreshed.memory if len(refreshed.memory) <= MEMORY_BYTES else b""
         read = refreshed.read
         if read is None:
-            return _Result(window, False, version, refreshed)
+            if row is None or before is None:
+                raise ProviderUnavailable("The provider's answer rests on what is not known.")
+            kept = None if memory == before.memory else memory
+            return _Result(window, False, version, kept, before.read, row.intervals, None)
         track = Track.of(
             merge(Interval(event.start, event.end) for event in read.events if event.reason.blocks),
             doubt=bool(read.unreadable),
         )
-        return _Result(window, before is None, version, refreshed, pack_track(track), pack_content(read))
+        return _Result(window, before is None, version, memory, read, pack_track(track), pack_content(read))
 
     def _remembered(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> Remembered | None:
         """What the provider may build upon; None where it has to be read in full."""
@@ -348,48 +367,64 @@ class Refresher:
         results: Mapping[_Flight, Mapping[CalendarId, _Result | CalendarError]],
         token: str,
     ) -> None:
-        """Store what a number of flights brought, in one transaction, and end their leases."""
+        """Store what a number of flights brought, and end their leases; learn what it says of our events."""
         landed = sorted(flights, key=lambda flight: flight.need.connection.id)
-        ids = [flight.need.connection.id for flight in landed]
-        mirror, connections = self._store.mirror, self._store.connections
-        with self._store.transaction():
-            connections.lock(ids)
-            live = connections.blocking(ids)
-            now = self._store.now()
-            learned: list[Learned] = []
+        for flight in landed:
+            found = results[flight].items()
+            flight.errors = {each: result for each, result in found if isinstance(result, CalendarError)}
+            for _, result in found:
+                self._count(flight.need.connection, result)
+        try:
+            live = self._save(landed, results, token)
+        except StoreUnavailable:
+            # A full disk, say. What was read is true all the same, and answers those who wait for it.
+            live = self._store.connections.blocking([flight.need.connection.id for flight in landed])
+            _log.warning("reads_not_saved")
             for flight in landed:
-                connection = flight.need.connection
-                for calendar_id, result in results[flight].items():
-                    self._count(connection, result)
-                    if isinstance(result, CalendarError):
-                        flight.errors[calendar_id] = result
-                        continue
-                    learned.append(
-                        Learned(
-                            connection.id,
-                            calendar_id,
-                            flight.began_at,
-                            result.window,
-                            result.full,
-                            result.before_version,
-                            result.intervals,
-                            result.content,
-                            result.refreshed.memory,
-                        )
-                    )
-            # What has been disconnected meanwhile, or no longer blocks, is not kept.
-            mirror.learn([each for each in learned if each.calendar_id in live.get(each.connection_id, ())])
-            for flight in landed:
-                self._note_failures(flight, live.get(flight.need.connection.id, frozenset()), now)
-            self._grants.note_well([flight.need.connection for flight in landed if not flight.errors], now)
-            self._store.leases.give_back_many([_lease(flight) for flight in landed], token)
+                flight.unsaved = _unsaved(flight, results[flight])
         for flight in landed:
             if flight.need.connection.id not in live:
                 flight.errors = dict.fromkeys(flight.need.calendar_ids, _disconnected())
                 continue
             for calendar_id, result in results[flight].items():
-                if isinstance(result, _Result) and result.refreshed.read is not None:
-                    self._learn(flight.need.connection, calendar_id, result.refreshed.read, flight.began_at)
+                if isinstance(result, _Result) and result.content is not None and not flight.unsaved:
+                    self._learn(flight.need.connection, calendar_id, result.read, flight.began_at, result.window)
+
+    def _save(
+        self,
+        landed: Sequence[_Flight],
+        results: Mapping[_Flight, Mapping[CalendarId, _Result | CalendarError]],
+        token: str,
+    ) -> Mapping[ConnectionId, frozenset[CalendarId]]:
+        """One transaction. Answers the connections that still live, and what blocks in them."""
+        ids = [flight.need.connection.id for flight in landed]
+        learned = [
+            Learned(
+                flight.need.connection.id,
+                calendar_id,
+                flight.began_at,
+                result.window,
+                result.full,
+                result.before_version,
+                result.intervals,
+                result.content,
+                result.memory,
+            )
+            for flight in landed
+            for calendar_id, result in results[flight].items()
+            if isinstance(result, _Result)
+        ]
+        with self._store.transaction():
+            self._store.connections.lock(ids)
+            live = self._store.connections.blocking(ids)
+            now = self._store.now()
+            # What has been disconnected meanwhile, or no longer blocks, is not kept.
+            self._store.mirror.learn([each for each in learned if each.calendar_id in live.get(each.connection_id, ())])
+            for flight in landed:
+                self._note_failures(flight, live.get(flight.need.connection.id, frozenset()), now)
+            self._grants.note_well([flight.need.connection for flight in landed if not flight.errors], now)
+            self._store.leases.give_back_many([_lease(flight) for flight in landed], token)
+        return live
 
     def _count(self, connection: Connection, result: _Result | CalendarError) -> None:
         provider = str(connection.provider)
@@ -399,7 +434,7 @@ class Refresher:
                 "refresh_failed", extra={"connection": connection.id, "provider": provider, "reason": result.reason}
             )
             return
-        outcome = "full" if result.full else "unchanged" if result.refreshed.read is None else "changed"
+        outcome = "full" if result.full else "unchanged" if result.content is None else "changed"
         self._metrics.count(REFRESHES, provider, outcome, "OK")
 
     def _note_failures(self, flight: _Flight, blocking: frozenset[CalendarId], now: Instant) -> None:
@@ -427,6 +462,18 @@ class Refresher:
         flight.done.set()
 
 
+def _unsaved(flight: _Flight, results: Mapping[CalendarId, _Result | CalendarError]) -> dict[CalendarId, Unsaved]:
+    connection_id = flight.need.connection.id
+    return {
+        calendar_id: Unsaved(
+            BusyRow(connection_id, calendar_id, flight.began_at, window=result.window, intervals=result.intervals),
+            result.read,
+        )
+        for calendar_id, result in results.items()
+        if isinstance(result, _Result)
+    }
+
+
 def _sound(row: BusyRow) -> bool:
     """Whether the row can be read. One of another release, or a damaged one, is replaced, not confirmed."""
     try:
@@ -451,6 +498,12 @@ def _outcome(future: Future[_Result]) -> _Result | CalendarError:
         # Whatever went wrong in reading, the calendar is unknown; it must not take the others with it.
         _log.exception("read_failed")
         return ProviderUnavailable("The calendar could not be read, for a reason inside this service.")
+
+
+def _gather(flight: _Flight, outcome: Outcome) -> None:
+    connection_id = flight.need.connection.id
+    outcome.errors.update({(connection_id, each): error for each, error in flight.errors.items()})
+    outcome.unsaved.update({(connection_id, each): unsaved for each, unsaved in flight.unsaved.items()})
 
 
 def _keys(need: Need) -> list[Key]:

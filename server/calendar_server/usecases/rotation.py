@@ -6,7 +6,26 @@ import json
 from dataclasses import dataclass
 
 from calendar_server.store.store import Store
-from calendar_server.vault import Vault, VaultError
+from calendar_server.vault import Vault, VaultError, VaultKeyError, prefix_of
+
+
+def check_retired(store: Store, vault: Vault) -> None:
+    """Hold keys that wrote here once, and are not in the ring any more, against what is sealed with them.
+
+    Raises ``VaultKeyError`` when anything still is. Verifiers of log-ins in progress do not count: they end in minutes.
+    """
+    known = set(store.vault_keys.all())
+    retired = known - set(vault.kids)
+    if retired == known:
+        # None of the ring wrote here: that is told elsewhere.
+        return
+    for kid in sorted(retired):
+        prefix = prefix_of(kid)
+        if store.connections.sealed_with(prefix) or store.bookings.sealed_with(prefix):
+            raise VaultKeyError(
+                f"the key {kid} is still in use. Give it too, behind the one that writes, and run `rotate-keys` before "
+                "it leaves; nothing was changed."
+            )
 
 
 @dataclass(frozen=True, slots=True)

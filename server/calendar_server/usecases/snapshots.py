@@ -35,6 +35,7 @@ from calendar_server.store.mirror import BusyRow, Head
 from calendar_server.store.rows import OverlayRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.commands import CalendarBusy, Target
+from calendar_server.usecases.refresh import Unsaved
 
 TARGETS_MOST = 4096
 OVERLAY_BEFORE = 2 * DAY
@@ -156,6 +157,27 @@ class Snapshots:
                 self._targets[organization_id, target] = (seen, group)
         return group, now
 
+    def with_unsaved(
+        self, group: Group, unsaved: Mapping[tuple[ConnectionId, CalendarId], Unsaved], now: Instant
+    ) -> Group:
+        """The group with reads that the database could not take laid over it, where they are newer than what it has."""
+        snapshots: list[Snapshot] = []
+        for snapshot in group.snapshots:
+            head = snapshot.head
+            newer = {
+                each: found
+                for (connection_id, each), found in unsaved.items()
+                if connection_id == head.id
+                and ((held := snapshot.held.get(each)) is None or held.row.as_of < found.row.as_of)
+            }
+            if newer:
+                rows = [row for row in self._store.mirror.busy([head.id]) if row.calendar_id not in newer]
+                rows += [found.row for found in newer.values()]
+                reads = {each: found.read for each, found in newer.items()}
+                snapshot = self._snapshot(snapshot.organization_id, head, rows, now, reads)
+            snapshots.append(snapshot)
+        return Group(snapshots)
+
     def whole(self, snapshot: Snapshot, held: Held) -> CalendarRead:
         """Every event of a calendar as last read. Raises ``Outdated`` when it was read again meanwhile."""
         if held.whole is None:
@@ -184,13 +206,22 @@ class Snapshots:
             rows[row.connection_id].append(row)
         return {head.id: self._snapshot(organization_id, head, rows[head.id], now) for head in heads}
 
-    def _snapshot(self, organization_id: OrganizationId, head: Head, rows: Sequence[BusyRow], now: Instant) -> Snapshot:
+    def _snapshot(
+        self,
+        organization_id: OrganizationId,
+        head: Head,
+        rows: Sequence[BusyRow],
+        now: Instant,
+        unsaved: Mapping[CalendarId, CalendarRead] | None = None,
+    ) -> Snapshot:
         tracks: dict[CalendarId, Track] = {}
         contents: dict[CalendarId, CalendarRead] = {}
         for row in rows:
             try:
                 track = unpack_track(row.intervals) if row.as_of else Track((), ())
-                if row.as_of and (head.written or track.doubt):
+                if unsaved and row.calendar_id in unsaved:
+                    contents[row.calendar_id] = unsaved[row.calendar_id]
+                elif row.as_of and (head.written or track.doubt):
                     contents[row.calendar_id] = self._content(head.id, row)
             except (Unpackable, Outdated):
                 # Of another release, or read again at this moment: as if it had never been read.

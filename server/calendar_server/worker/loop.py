@@ -1,13 +1,20 @@
-"""The worker's loop: lease what is due, push it in parallel, sleep until something is due or somebody wakes us."""
+"""The worker's loop: lease what is due, push it in parallel, sleep until something is due or somebody wakes us.
+
+Leases are short, so that what a dead worker held is soon taken by another. A second thread, the heart, lets the leases
+of pushes in progress last longer, but none longer than ``hold_s``: what hangs is lost in the end.
+"""
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+from calendar_server.core.booking import retry_after_s
 from calendar_server.core.model import DAY, SECOND
 from calendar_server.errors import StoreUnavailable
 from calendar_server.store.rows import OutboxRow
@@ -22,10 +29,16 @@ BLOCKED_PAUSE_S = 0.25
 """Seconds to wait when rows are due and none can be claimed: their mailboxes are full, or somebody is changing them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
+SLOW_S = 2.0
+"""Seconds after which a push counts as one that hangs."""
+SLOW_THREADS = 3
+"""Times as many threads as pushes at once: the rest is for pushes that hang."""
+BEATS = 3
+"""Beats of the heart within one lease: two may be missed."""
 
 
 class Worker:
-    """Runs pushes until told to stop. One thread leases, ``push_threads`` push."""
+    """Runs pushes until told to stop. One thread leases, ``push_threads`` push, and more while some of them hang."""
 
     def __init__(
         self,
@@ -34,7 +47,9 @@ class Worker:
         *,
         push_threads: int,
         mailbox_pushes: int,
-        lease_s: int,
+        lease_s: float,
+        hold_s: float,
+        owner: str,
         poll_s: float,
         keep_days: int,
         pushed: Callable[[OutboxRow, str], None] = lambda row, outcome: None,
@@ -44,14 +59,22 @@ class Worker:
         self._push_threads = push_threads
         self._mailbox_pushes = mailbox_pushes
         self._lease_s = lease_s
+        self._hold_s = hold_s
+        self._owner = owner
         self._poll_s = poll_s
         self._keep = keep_days * DAY
         self._pushed = pushed
-        self._threads = ThreadPoolExecutor(push_threads, thread_name_prefix="push")
+        self._threads = ThreadPoolExecutor(push_threads * SLOW_THREADS, thread_name_prefix="push")
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._running = 0
+        self._running: dict[tuple[str, str], tuple[OutboxRow, float]] = {}
+        """By id and lease, the rows being pushed and when that began. One that hung may be there a second time."""
+        self._left: list[OutboxRow] = []
+        """Rows whose push ended without an outcome on disk; our leases on them are still to be ended."""
         self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self._taken_over = False
         self._expired_at = 0.0
 
     def wake(self) -> None:
@@ -65,6 +88,7 @@ class Worker:
 
     def run(self) -> None:
         """Push until stopped."""
+        self._heart.start()
         while True:
             # Cleared before anything is looked at, so that a wake or a stop that comes meanwhile is not lost.
             self._woken.clear()
@@ -81,21 +105,35 @@ class Worker:
                 pause = STORE_PAUSE_S
             self._woken.wait(pause)
         self._threads.shutdown(wait=True)
+        self._ended.set()
+        self._heart.join()
+        with suppress(StoreUnavailable):
+            self._give_back()
 
     def _turn(self) -> float:
         """Lease and begin what fits. Answers the seconds until the next turn makes sense."""
+        if not self._taken_over:
+            self._store.outbox.free(self._owner)
+            self._taken_over = True
+        self._give_back()
         if time.monotonic() - self._expired_at >= EXPIRE_EVERY_S:
             # Noted first: should it fail each time, pushes still get their turns.
             self._expired_at = time.monotonic()
             self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
-            free = self._push_threads - self._running
+            now = time.monotonic()
+            slow = sum(now - began > SLOW_S for _, began in self._running.values())
+            # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
+            most = min(self._push_threads + slow, self._push_threads * SLOW_THREADS)
+            free = most - len(self._running)
         if free <= 0:
             return self._poll_s
-        rows = self._store.outbox.claim(limit=free, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes)
+        rows = self._store.outbox.claim(
+            limit=free, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes, owner=self._owner
+        )
+        with self._lock:
+            self._running.update((_lease(row), (row, time.monotonic())) for row in rows)
         for row in rows:
-            with self._lock:
-                self._running += 1
             self._threads.submit(self._run, row)
         if len(rows) == free:
             return self._poll_s
@@ -111,11 +149,52 @@ class Worker:
         try:
             self._pushed(row, self._pushes.push(row))
         except StoreUnavailable:
-            # The lease runs out and somebody takes the row again; what was written is found by its identity.
+            # Whether its outcome was stored is not known. What was written is found by its identity, by whoever is next.
             _log.warning("store_unavailable")
+            self._leave(row)
         except Exception:
             _log.exception("push_broke")
+            self._leave(row)
         finally:
             with self._lock:
-                self._running -= 1
+                del self._running[_lease(row)]
             self._woken.set()
+
+    def _leave(self, row: OutboxRow) -> None:
+        with self._lock:
+            self._left.append(row)
+
+    def _give_back(self) -> None:
+        """End the leases of pushes that ended without an outcome, so that nobody has to wait for them to run out."""
+        with self._lock:
+            left, self._left = self._left, []
+        for place, row in enumerate(left):
+            seconds = retry_after_s(row.attempts + 1, None, random.random())  # noqa: S311 — spreads retries
+            try:
+                due_at = self._store.now() + int(seconds * SECOND)
+                self._store.outbox.release(row.id, row.lease_token, due_at=due_at, attempts=row.attempts + 1)
+            except StoreUnavailable:
+                with self._lock:
+                    self._left += left[place:]
+                raise
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._lease_s / BEATS):
+            now = time.monotonic()
+            with self._lock:
+                held = [row for row, began in self._running.values() if now - began < self._hold_s]
+            self._extend(held)
+
+    def _extend(self, held: Sequence[OutboxRow]) -> None:
+        try:
+            if held:
+                self._store.outbox.extend(held, self._lease_s)
+        except StoreUnavailable:
+            # The leases run out; every push looks at its own before it writes.
+            _log.warning("store_unavailable")
+        except Exception:
+            _log.exception("heart_broke")
+
+
+def _lease(row: OutboxRow) -> tuple[str, str]:
+    return row.id, row.lease_token

@@ -14,7 +14,15 @@ from calendar_server.store.database import Database
 from calendar_server.store.errors import StoreError
 from calendar_server.store.tables import SCHEMA_MIGRATIONS
 
-NAMES = ("001_accounts", "002_bookings", "003_oauth", "004_mirror", "005_watches", "007_request_ids")
+NAMES = (
+    "001_accounts",
+    "002_bookings",
+    "003_oauth",
+    "004_mirror",
+    "005_watches",
+    "006_drift",
+    "007_request_ids",
+)
 
 LOCK = 0x63616C5F6D696772
 """The number that replicas which migrate at once queue at."""
@@ -51,10 +59,8 @@ def pending(database: Database, names: Sequence[str] = NAMES) -> list[str]:
 
 def _await_turn(database: Database) -> None:
     """Let one process at a time go on, until its transaction ends."""
-    if not database.is_sqlite:
-        # A step may take longer than a query may, and the others wait for it.
-        database.run(f"SET LOCAL statement_timeout = '{LOCK_S}s'")
-        database.run(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+    # A step may take longer than a query may, and the others wait for it.
+    database.be_patient(LOCK_S)
     database.serialize(LOCK)
     database.run("CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, applied_at BIGINT NOT NULL)")
 

@@ -1,0 +1,157 @@
+"""What is remembered of a calendar between two refreshes, and how it is kept as bytes.
+
+Vocabulary
+    signals   what the server says about the calendar as a whole; taken before the read, so that a change during the
+              read shows at the next look.
+    etag      of one resource, as a fingerprint; empty: the resource is read again whenever anything has changed.
+    others    resources in the calendar that hold no event.
+
+The bytes are two parts, each compressed: the signals alone decide whether anything changed, so the list of resources is
+only unpacked when something did.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from calendar_server.core.busy import Vote
+from calendar_server.core.model import EventId
+from calendar_server.providers.base import MEMORY_BYTES
+
+_VERSION = b"caldav1\n"
+_UNPACKED_MOST = 16 * MEMORY_BYTES
+_TOKEN_MOST = 4_000
+"""Characters of a sync token. A longer one is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """``basis`` is what the reading depends on besides the calendar itself. All but ``sync_token`` are fingerprints.
+
+    Not ``settled``: the server handed out no text for some event, and may do so soon though nothing changes.
+    """
+
+    basis: str
+    zone: str
+    ctag: str = ""
+    sync_token: str = ""
+    settled: bool = True
+
+    @property
+    def tell(self) -> bool:
+        """Whether the server has any signal at all."""
+        return bool(self.ctag or self.sync_token)
+
+    def same_reading(self, other: Signals) -> bool:
+        """Whether an event that is the same means the same."""
+        return self.basis == other.basis and self.zone == other.zone
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a calendar's resources. ``floating`` is the zone of floating times that was used.
+
+    ``votes`` are by event, those that say something, where the zone is a matter of votes, else None.
+    """
+
+    floating: str
+    etags: Mapping[EventId, str] = field(default_factory=dict)
+    others: Mapping[EventId, str] = field(default_factory=dict)
+    votes: Mapping[EventId, Vote] | None = None
+
+
+def fingerprint(*parts: str) -> str:
+    """Sixteen characters that stand for the parts; empty for nothing but empty ones."""
+    if not any(parts):
+        return ""
+    told = b"".join(
+        b"%d:%s" % (len(part), part) for part in (each.encode("utf-8", "surrogateescape") for each in parts)
+    )
+    return base64.b64encode(hashlib.blake2b(told, digest_size=12).digest()).decode()
+
+
+def signals_of(basis: Iterable[str], zone: str, ctag: str, sync_token: str) -> Signals:
+    """The signals as they are remembered."""
+    token = sync_token if len(sync_token) <= _TOKEN_MOST else ""
+    return Signals(fingerprint(*basis), fingerprint(zone), fingerprint(ctag), token)
+
+
+def pack(signals: Signals, known: Known) -> bytes:
+    """The memory; empty where it would be larger than is kept."""
+    return _joined(signals, _packed(_told(known)))
+
+
+def with_signals(memory: bytes, signals: Signals) -> bytes:
+    """The memory with newer signals."""
+    return _joined(signals, _parts(memory)[1])
+
+
+def unpack_signals(memory: bytes) -> Signals | None:
+    """The signals; None for what is not a memory of this version."""
+    try:
+        return Signals(*_text(_parts(memory)[0]))
+    except (ValueError, TypeError, zlib.error):
+        return None
+
+
+def unpack_known(memory: bytes) -> Known | None:
+    """The resources; None for what is not a memory of this version."""
+    try:
+        floating, names, etags, others, kinds, cast = _text(_parts(memory)[1])
+        ids = [EventId(name) for name in names]
+        votes = None
+        if kinds is not None:
+            known_votes: list[Vote] = [(told, start) for told, start in kinds]
+            votes = {one: known_votes[kind] for one, kind in zip(ids, cast, strict=True) if kind >= 0}
+        return Known(floating, dict(zip(ids, etags, strict=True)), others, votes)
+    except (ValueError, TypeError, IndexError, zlib.error):
+        return None
+
+
+def _told(known: Known) -> object:
+    kinds: dict[Vote, int] = {}
+    cast: list[int] = []
+    if known.votes is not None:
+        for event_id in known.etags:
+            vote = known.votes.get(event_id)
+            cast.append(kinds.setdefault(vote, len(kinds)) if vote else -1)
+    return (
+        known.floating,
+        list(known.etags),
+        list(known.etags.values()),
+        dict(known.others),
+        None if known.votes is None else list(kinds),
+        cast,
+    )
+
+
+def _joined(signals: Signals, resources: bytes) -> bytes:
+    head = _packed((signals.basis, signals.zone, signals.ctag, signals.sync_token, signals.settled))
+    memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))
+    return memory if len(memory) <= MEMORY_BYTES else b""
+
+
+def _parts(memory: bytes) -> tuple[bytes, bytes]:
+    at = len(_VERSION)
+    if memory[:at] != _VERSION:
+        raise ValueError("It is not a memory of this version.")
+    end = at + 4 + int.from_bytes(memory[at : at + 4], "big")
+    return memory[at + 4 : end], memory[end:]
+
+
+def _packed(value: object) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 1)
+
+
+def _text(part: bytes) -> Any:
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(part, _UNPACKED_MOST)
+    if not unpacking.eof:
+        raise ValueError("The memory is not whole.")
+    return json.loads(text)

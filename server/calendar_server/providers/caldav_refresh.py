@@ -1,0 +1,131 @@
+"""Bringing what is remembered of a calendar up to date: one small request when nothing has changed.
+
+    1. Look     PROPFIND of the calendar itself: its ctag, sync token and zone. All as before: nothing has changed.
+    2. Find     what changed. ``sync-collection`` is asked first, but only to save time: servers take invalid tokens for
+                the newest, so it counts only if it tells something new. The list of all etags is the truth.
+    3. Fetch    the changed ones by name, read them alone, and put them in the place of what was remembered of them.
+
+Each resource stands alone (`core.busy`), but for one thing: where dates and floating times belong. If the calendar's own
+zone changes, everything is read again. If it has none, its events vote; their votes are remembered one by one, so that
+the zone elected is that of a full read, and another outcome reads everything again.
+
+What is not to be relied on ends in a list instead of a report, or in a full read instead of a list; never in a guess.
+What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from calendar_server.core.model import BusyEvent, CalendarId, EventId, UnreadableEvent
+from calendar_server.providers.caldav_memory import Known, fingerprint
+from calendar_server.providers.caldav_protocol import Member
+from calendar_server.providers.caldav_reading import (
+    BATCH,
+    Kind,
+    Listed,
+    changed_since,
+    is_folder,
+    kind_of,
+    list_members,
+)
+from calendar_server.providers.caldav_session import Session
+
+MULTIGETS_MOST = 5
+"""With more requests than this for what changed, everything is read again: that is one request, as a rule."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is different in a calendar from what is known of it. ``fetch`` are new, changed, or not told from changed.
+
+    ``others`` are resources without an event, as they are now.
+    """
+
+    fetch: dict[EventId, Listed] = field(default_factory=dict)
+    gone: set[EventId] = field(default_factory=set)
+    others: dict[EventId, str] = field(default_factory=dict)
+    doubtful: bool = False
+    """Something is there of which only a full read can tell whether it is an event."""
+
+    def too_many(self, known: int) -> bool:
+        """Whether reading everything again is less work."""
+        return len(self.fetch) > MULTIGETS_MOST * BATCH or len(self.fetch) > max(BATCH // 2, known // 2)
+
+
+def find_changes(session: Session, calendar_id: CalendarId, known: Known, token: str, events_most: int) -> Changes:
+    """What has changed. ``token`` is the sync token that was remembered, empty without one. Raises ``CalendarGone``."""
+    if token and all(known.etags.values()):
+        told = changed_since(session, calendar_id, token, events_most)
+        if told is not None:
+            changes = Changes(others=dict(known.others))
+            for listed, member in told:
+                if member.gone:
+                    changes.others.pop(listed.event_id, None)
+                    if listed.event_id in known.etags:
+                        changes.gone.add(listed.event_id)
+                else:
+                    _compare(listed, member, known, changes)
+            changes.gone.difference_update(changes.fetch)
+            if changes.fetch or changes.gone or changes.doubtful:
+                return changes
+    changes = Changes()
+    there = set()
+    for listed, member in list_members(session, calendar_id, events_most):
+        if not member.gone:
+            there.add(listed.event_id)
+            _compare(listed, member, known, changes)
+    changes.gone = known.etags.keys() - there
+    return changes
+
+
+def _compare(listed: Listed, member: Member, known: Known, changes: Changes) -> None:
+    """Compare a resource that is there with what is known."""
+    event_id, etag = listed.event_id, fingerprint(listed.etag)
+    if event_id in changes.fetch:
+        # Told twice, so it is not clear which of both etags is the text's.
+        changes.fetch[event_id] = Listed(event_id, listed.href)
+        return
+    before = known.etags.get(event_id)
+    if before is None:
+        if is_folder(member):
+            return
+        if etag and known.others.get(event_id) == etag:
+            changes.others[event_id] = etag
+            return
+        changes.others.pop(event_id, None)
+        kind = kind_of(member)
+        if kind is Kind.OTHER:
+            return
+        if kind is Kind.FOREIGN:
+            changes.doubtful = True
+            changes.others[event_id] = etag
+            return
+    elif etag and before == etag:
+        return
+    changes.fetch[event_id] = listed
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Events and unreadable events of a calendar in a window."""
+
+    events: tuple[BusyEvent, ...]
+    unreadable: tuple[UnreadableEvent, ...]
+
+    def replaced(
+        self,
+        kept: Container[EventId],
+        events: Sequence[BusyEvent],
+        unreadable: Iterable[UnreadableEvent],
+    ) -> Picture:
+        """What of it belongs to the ids that are ``kept``, and these besides. Events come by start."""
+        together = [event for event in self.events if event.event_id in kept]
+        together += events
+        together.sort(key=by_start)
+        return Picture(tuple(together), (*(one for one in self.unreadable if one.event_id in kept), *unreadable))
+
+
+def by_start(event: BusyEvent) -> tuple[int, int]:
+    return event.start, event.end

@@ -1,0 +1,78 @@
+"""A worker that stands still in mid push for longer than its lease, and wakes up when another has pushed something newer."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import world
+from tests.chaos.world import Accepted, Calendars, eventually, judge, settle, sync
+from tests.e2e.conftest import at
+from tests.fakes.announcer import Announcer, Step
+from tests.fakes.raw_server import RawRequest
+
+LONG = world.long_form()
+AT_ONCE = 8
+
+
+@pytest.mark.parametrize("step", [Step.ARRIVED, Step.APPLIED] if LONG else [Step.ARRIVED], ids=lambda step: step.value)
+def test_the_newer_revision_stays(
+    step: Step, folder: Path, rng: random.Random, radicale: world.Radicale, people: Iterator[str]
+) -> None:
+    """``ARRIVED``: its writes are held on the wire and arrive at last. ``APPLIED``: its looks are, nothing is written."""
+    held_method = "PUT" if step is Step.ARRIVED else "GET"
+    rounds = (100 // AT_ONCE + 1) if LONG else 1
+    with (
+        Announcer(radicale.port) as front,
+        world.service(folder, CALENDAR_MAILBOX_PUSHES="8", CALENDAR_PUSH_THREADS="8") as service,
+    ):
+        service.serve("--no-worker")
+        calendars = Calendars()
+        accepted: dict[str, Accepted] = {}
+        with service.client() as client:
+            connection_id = calendars.connect_caldav(client, radicale, next(people), front.url)
+            for turn in range(rounds):
+                names = [f"b{turn * AT_ONCE + number}" for number in range(AT_ONCE)]
+                held = threading.Semaphore(0)
+                let_go = threading.Event()
+                stopped = threading.Event()
+
+                def hold(at_step: Step, request: RawRequest) -> str | None:
+                    if at_step is step and request.method == held_method and not stopped.is_set():  # noqa: B023
+                        held.release()  # noqa: B023
+                        let_go.wait(60)  # noqa: B023
+                    return None
+
+                front.on_step = hold
+                for number, name in enumerate(names):
+                    accepted[name] = Accepted(1, connection_id, at(number * 2, day=turn))
+                    sync(client, name, accepted[name])
+                sleeper = service.run("worker")
+                for _ in names:
+                    assert held.acquire(timeout=60)
+                os.kill(sleeper.pid, signal.SIGSTOP)
+                stopped.set()
+                for number, name in enumerate(names):
+                    accepted[name] = Accepted(2, connection_id, at(number * 2 + 1, day=turn))
+                    sync(client, name, accepted[name])
+                # The lease is 3 s, and no heart of the sleeper's lets it last longer.
+                second = service.run("worker")
+                assert not (verdict := settle(accepted, calendars.shelves)).lost, str(verdict)
+                assert verdict, str(verdict)
+                second.terminate()
+                assert second.wait(60) == 0
+                let_go.set()
+                os.kill(sleeper.pid, signal.SIGCONT)
+                sleeper.terminate()
+                # It ends what it had begun, and finds that it is too late.
+                assert sleeper.wait(60) == 0
+                assert eventually(lambda: judge(accepted, calendars.shelves))
+                verdict = judge(accepted, calendars.shelves)
+                assert verdict, str(verdict)
+        print(f"{len(accepted)} of {rounds * AT_ONCE}: {verdict}")

@@ -1,0 +1,95 @@
+"""Whatever happens to calendars, bookings, providers and processes: no answer on the way is wrong, and the end is exact.
+
+``make truth`` plays longer histories, and many more. See `truth.py` for what is held against what, and
+`truth_histories.py` for what happens in a history.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.egress import Egress
+from calendar_server.providers.expander import Expander
+from calendar_server.store.store import Store
+from tests.contract.conftest import PASSWORD
+from tests.contract.truth_histories import MakeWorld, Player
+from tests.contract.truth_worlds import (
+    DAV_VOICE,
+    GOOGLE_VOICE,
+    GRAPH_VOICE,
+    google_world,
+    memory_world,
+    microsoft_world,
+    server_world,
+    strange_world,
+)
+from tests.fakes.dav_servers import DavServer
+from tests.fakes.faulty_line import FaultyLine
+from tests.fakes.google import GoogleFake
+from tests.fakes.microsoft import MicrosoftFake
+from tests.fakes.strange_dav import StrangeDav
+
+TIMES = int(os.environ.get("CALENDAR_TRUTH", "1"))
+"""How many times as many histories as usual."""
+SEED = int(os.environ.get("CALENDAR_TRUTH_SEED", "1"))
+LENGTH = 60
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that is up to date, to be copied."""
+    path = tmp_path_factory.mktemp("truth") / "empty.db"
+    store = Store.open(f"sqlite:///{path}")
+    store.migrate()
+    store.close()
+    assert not path.with_name("empty.db-wal").exists()
+    return path
+
+
+@pytest.fixture
+def caldav(egress: Egress, expander: Expander) -> Callable[[], CaldavProvider]:
+    """A provider for each history: it remembers for a while which passwords were refused."""
+    return lambda: CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
+
+
+@pytest.fixture
+def player(empty_database: Path, tmp_path: Path) -> Player:
+    return Player(empty_database, tmp_path)
+
+
+def play(player: Player, make: MakeWorld, histories: int) -> None:
+    player.play_all(make, histories=histories * TIMES, length=LENGTH, seed=SEED)
+
+
+def test_the_reference(player: Player) -> None:
+    play(player, lambda: memory_world(), 12)
+
+
+def test_radicale(player: Player, radicale: DavServer, username: str, caldav: Callable[[], CaldavProvider]) -> None:
+    with FaultyLine(radicale.url, DAV_VOICE) as line:
+        play(player, lambda: server_world(radicale, line, caldav(), f"/{username}/", username, PASSWORD), 3)
+
+
+def test_xandikos(player: Player, xandikos: DavServer, caldav: Callable[[], CaldavProvider]) -> None:
+    with FaultyLine(xandikos.url, DAV_VOICE) as line:
+        play(player, lambda: server_world(xandikos, line, caldav(), "/user/calendars/", "anybody", "anything"), 3)
+
+
+def test_a_strange_server(player: Player, dav: StrangeDav, caldav: Callable[[], CaldavProvider]) -> None:
+    with FaultyLine(dav.url, DAV_VOICE) as line:
+        play(player, lambda: strange_world(dav, line, caldav()), 8)
+
+
+def test_google(player: Player, google: GoogleFake, egress: Egress) -> None:
+    with FaultyLine(google.origin, GOOGLE_VOICE) as line:
+        play(player, lambda: google_world(google, line, egress), 8)
+
+
+def test_microsoft(player: Player, microsoft: MicrosoftFake, egress: Egress) -> None:
+    with FaultyLine(microsoft.origin, GRAPH_VOICE) as line:
+        play(player, lambda: microsoft_world(microsoft, line, egress), 8)
