@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import http.server
 import ipaddress
 import json
 import socket
@@ -35,7 +36,7 @@ from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import CaldavAccount, ConnectCommand
 from calendar_server.usecases.diagnosis import _FAULTS, Diagnosis
-from tests.e2e.conftest import Person, Running, Stub, at, span, sqlite_settings
+from tests.e2e.conftest import Person, Running, Stub, at, serving, span, sqlite_settings
 from tests.fakes.strange_dav import PASSWORD, USERNAME, WORK, StrangeDav, strange_dav
 
 
@@ -412,6 +413,61 @@ def test_a_public_url_that_leads_nowhere_fails_where_oauth_needs_it(tmp_path: Pa
         "failed",
         "PUBLIC_URL_NOT_REACHED",
     )
+
+
+WEBHOOKS = ["Google's webhook", "Microsoft's webhook"]
+APPS = {
+    "CALENDAR_GOOGLE_CLIENT_ID": "id",
+    "CALENDAR_GOOGLE_CLIENT_SECRET": "secret",
+    "CALENDAR_MICROSOFT_CLIENT_ID": "id",
+    "CALENDAR_MICROSOFT_CLIENT_SECRET": "secret",
+    # On this machine, so that they can reach it.
+    "CALENDAR_GOOGLE_API_URL": "http://127.0.0.1:1/calendar",
+    "CALENDAR_MICROSOFT_GRAPH_URL": "http://127.0.0.1:1/graph",
+}
+
+
+def test_webhooks_are_posted_to_as_providers_do(tmp_path: Path) -> None:
+    settings = sqlite_settings(tmp_path, **APPS)
+    settings["CALENDAR_PUBLIC_URL"] = f"http://{settings['CALENDAR_HTTP_ADDRESS']}/"
+    with serving(settings, tmp_path):
+        found = found_in(Config.from_environment(settings))
+        assert [found[step].level for step in WEBHOOKS] == ["ok", "ok"]
+        # Of this machine alone: providers elsewhere are not asked to tell of changes.
+        elsewhere = {name: value for name, value in settings.items() if not name.endswith(("API_URL", "GRAPH_URL"))}
+        found = found_in(Config.from_environment(elsewhere))
+        assert [found[step].level for step in WEBHOOKS] == ["skipped", "skipped"]
+        with page_for_everything() as url:
+            found = found_in(Config.from_environment({**settings, "CALENDAR_PUBLIC_URL": url}))
+            assert found["public URL"].level == "warning"
+            assert [found[step].code for step in WEBHOOKS] == ["WEBHOOK_NOT_REACHED", "WEBHOOK_NOT_REACHED"]
+    found = found_in(Config.from_environment(settings))
+    assert [found[step].level for step in WEBHOOKS] == ["skipped", "skipped"], "nobody is there to answer"
+
+
+@contextlib.contextmanager
+def page_for_everything() -> Iterator[str]:
+    """A proxy that passes `/healthz`, and shows a page of its own for all else."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok\n" if self.path == "/healthz" else b"<h1>Welcome</h1>")
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            """Tell nobody."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_port_that_somebody_else_has_is_told(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from calendar_server.config import Config
 from calendar_server.core.model import BookingId
+from calendar_server.metrics import Metrics
 from calendar_server.rpc.server import RpcServer, build_server
 from calendar_server.store.store import Store
-from calendar_server.metrics import Metrics
 from calendar_server.usecases.keys import Keys
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import errors_pb2

@@ -29,7 +29,9 @@ def test_a_server_that_is_ready_is_healthy(address: str) -> None:
 
 
 def test_one_that_should_get_no_calls_is_not_and_says_why(address: str) -> None:
-    FOUND.extend([Check("database", "is out of reach"), Check("worker", "is not running", keeps_calls=True), Check("keys")])
+    FOUND.extend(
+        [Check("database", "is out of reach"), Check("worker", "is not running", keeps_calls=True), Check("keys")]
+    )
     assert ask(address) == "database: is out of reach; worker: is not running"
 
 

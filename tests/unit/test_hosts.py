@@ -69,6 +69,20 @@ def world() -> World:
     return World()
 
 
+def test_hosts_that_nobody_is_let_through_to_are_counted(world: World) -> None:
+    assert world.gate.kept_from() == {"closed": 0, "crowded": 0}
+    for key in (ANNA, BERTA, CARLA):
+        world.fail(key)
+    with ExitStack() as hanging:
+        for key in (ANNA, BERTA):
+            hanging.enter_context(world.gate.call(OTHER, key))
+        assert world.gate.kept_from() == {"closed": 1, "crowded": 0}
+        world.now += 3
+        assert world.gate.kept_from() == {"closed": 1, "crowded": 1}
+    world.succeed(ANNA)
+    assert world.gate.kept_from() == {"closed": 0, "crowded": 0}
+
+
 @pytest.fixture
 def closed(world: World) -> World:
     for _ in range(3):
