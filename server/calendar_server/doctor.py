@@ -247,20 +247,18 @@ def _public_url(config: Config, running: bool) -> Finding:
         # Without OAuth nobody is sent there.
         wrong = failed if oauth else warning
         return wrong(step, "PUBLIC_URL_NOT_REACHED", "It does not lead to the server that runs here.")
-    if local and oauth:
+    if local and oauth and not _webhook_addresses(config):
         return warning(step, "PUBLIC_URL_LOCAL", "Providers cannot reach it to tell of changes.")
     return Finding(step)
 
 
 def _webhooks(config: Config, public: Finding) -> Iterator[Finding]:
     """Whether what providers post gets through to the sidecar, as far as that shows from here."""
-    from calendar_server.app import webhook_addresses
-
     configured = {
         ProviderName.GOOGLE: config.google_client_id,
         ProviderName.MICROSOFT: config.microsoft_client_id,
     }
-    addresses = webhook_addresses(config)
+    addresses = _webhook_addresses(config)
     for provider in [name for name, client_id in configured.items() if client_id]:
         step = f"{provider.capitalize()}'s webhook"
         address = addresses.get(provider)
@@ -272,6 +270,12 @@ def _webhooks(config: Config, public: Finding) -> Iterator[Finding]:
             yield Finding(step)
         else:
             yield failed(step, "WEBHOOK_NOT_REACHED", f"What is posted to {address} does not get to the sidecar.")
+
+
+def _webhook_addresses(config: Config) -> Mapping[ProviderName, str]:
+    from calendar_server.app import webhook_addresses
+
+    return webhook_addresses(config)
 
 
 def _takes_notifications(provider: ProviderName, address: str) -> bool:

@@ -432,14 +432,15 @@ def test_webhooks_are_posted_to_as_providers_do(tmp_path: Path) -> None:
     settings["CALENDAR_PUBLIC_URL"] = f"http://{settings['CALENDAR_HTTP_ADDRESS']}/"
     with serving(settings, tmp_path):
         found = found_in(Config.from_environment(settings))
-        assert [found[step].level for step in WEBHOOKS] == ["ok", "ok"]
+        assert [found[step].level for step in ("public URL", *WEBHOOKS)] == ["ok", "ok", "ok"]
         # Of this machine alone: providers elsewhere are not asked to tell of changes.
         elsewhere = {name: value for name, value in settings.items() if not name.endswith(("API_URL", "GRAPH_URL"))}
         found = found_in(Config.from_environment(elsewhere))
+        assert found["public URL"].code == "PUBLIC_URL_LOCAL"
         assert [found[step].level for step in WEBHOOKS] == ["skipped", "skipped"]
         with page_for_everything() as url:
             found = found_in(Config.from_environment({**settings, "CALENDAR_PUBLIC_URL": url}))
-            assert found["public URL"].level == "warning"
+            assert found["public URL"].level == "ok"
             assert [found[step].code for step in WEBHOOKS] == ["WEBHOOK_NOT_REACHED", "WEBHOOK_NOT_REACHED"]
     found = found_in(Config.from_environment(settings))
     assert [found[step].level for step in WEBHOOKS] == ["skipped", "skipped"], "nobody is there to answer"
