@@ -29,6 +29,7 @@ from calendar_server.core.model import Connection, ConnectionId, Preset
 from calendar_server.doctor import examine
 from calendar_server.errors import ForbiddenDestination
 from calendar_server.findings import REMEDIES, Finding
+from calendar_server.health import ask
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.egress_probe import Fault
@@ -37,6 +38,7 @@ from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import CaldavAccount, ConnectCommand
 from calendar_server.usecases.diagnosis import _FAULTS, Diagnosis
 from tests.e2e.conftest import Person, Running, Stub, at, serving, span, sqlite_settings
+from tests.e2e.test_operation import eventually
 from tests.fakes.strange_dav import PASSWORD, USERNAME, WORK, StrangeDav, strange_dav
 
 
@@ -431,6 +433,8 @@ def test_webhooks_are_posted_to_as_providers_do(tmp_path: Path) -> None:
     settings = sqlite_settings(tmp_path, **APPS)
     settings["CALENDAR_PUBLIC_URL"] = f"http://{settings['CALENDAR_HTTP_ADDRESS']}/"
     with serving(settings, tmp_path):
+        # It serves calls a moment before it answers over HTTP.
+        eventually(lambda: ask(settings["CALENDAR_HTTP_ADDRESS"]) == "")
         found = found_in(Config.from_environment(settings))
         assert [found[step].level for step in ("public URL", *WEBHOOKS)] == ["ok", "ok", "ok"]
         # Of this machine alone: providers elsewhere are not asked to tell of changes.
