@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
@@ -195,6 +197,7 @@ def test_a_booking_can_be_followed_from_its_call_into_the_calendar(tmp_path: Pat
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{sent.port}",
             OTEL_EXPORTER_OTLP_COMPRESSION="none",
             OTEL_BSP_SCHEDULE_DELAY="100",
+            CALENDAR_HTTP_API="1",
         )
         with serving(settings, tmp_path) as running:
             stub = Stub(running.address, running.key())
@@ -203,11 +206,18 @@ def test_a_booking_can_be_followed_from_its_call_into_the_calendar(tmp_path: Pat
             stub._metadata = (*stub._metadata, ("traceparent", TRACEPARENT))
             book(stub, connection.id, "traced-1", request_id="r-traced")
             assert stub.code("List", pb.ListRequest(page_size=-1)).name == "INVALID_ARGUMENT"
-            eventually(lambda: sent.named("push") and sent.named("SyncBooking") and sent.named("provider put"))
+            headers = {"authorization": stub._metadata[0][1], "traceparent": TRACEPARENT}
+            path = f"{running.http}/v1/bookings/traced-1"
+            eventually(lambda: httpx.get(f"{running.http}/healthz", trust_env=False).is_success)
+            httpx.get(path, headers=headers, trust_env=False).raise_for_status()
+            for name in ("push", "SyncBooking", "provider put", "GetBooking"):
+                eventually(partial(sent.named, name))
             stub.close()
         (call,) = sent.named("SyncBooking")
         (push,) = sent.named("push")
         assert (call.trace_id.hex(), call.parent_span_id.hex()) == (TRACE, PARENT)
+        (by_http,) = sent.named("GetBooking")
+        assert (by_http.trace_id.hex(), by_http.parent_span_id.hex()) == (TRACE, PARENT)
         assert [(link.trace_id, link.span_id) for link in push.links] == [(call.trace_id, call.span_id)]
         assert any(each.parent_span_id == call.span_id for each in sent.named("transaction"))
         (put,) = sent.named("provider put")

@@ -50,12 +50,15 @@ class Dispatch:
         take: Callable[[], Message],
         give: Callable[[Message], R],
         refuse: Callable[[Answer], R],
+        *,
+        traceparent: str = "",
     ) -> tuple[str, Future[R]]:
         """Begin a call; answers its request id and what will be its end. Never waits.
 
         ``rpc`` is a name of ours; ``request_ids`` and ``authorization`` are the values that the caller sent, ``peer`` who
         it is to ``peers.peer_of``. In the call's thread, when the key is believed, ``take`` answers the request or raises
-        ``CalendarError``; ``give`` or ``refuse`` makes of the call's end what the door sends.
+        ``CalendarError``; ``give`` or ``refuse`` makes of the call's end what the door sends. ``traceparent`` is the
+        caller's place in a trace of its own.
         """
         call_id = call_id_of(request_ids)
         key = key_of(authorization)
@@ -65,7 +68,7 @@ class Dispatch:
             refused = self._calls.refuse(rpc, call_id, error or Unauthorized(), peer)
             self._calls.later.after(refused.wait_s, _result(ended, refuse(refused)))
         else:
-            self._pool.submit(self._answer, ended, rpc, call_id, key, peer, take, give, refuse)
+            self._pool.submit(self._answer, ended, rpc, call_id, key, peer, take, give, refuse, traceparent)
         return call_id, ended
 
     def _turned_away(self, key: str | None) -> CalendarError | None:
@@ -88,9 +91,13 @@ class Dispatch:
         take: Callable[[], Message],
         give: Callable[[Message], R],
         refuse: Callable[[Answer], R],
+        traceparent: str,
     ) -> None:
+        def run(request: Message) -> R:
+            return give(self._run(rpc, request))
+
         try:
-            answer = self._calls.answer(rpc, call_id, key, peer, take, lambda request: give(self._run(rpc, request)))
+            answer = self._calls.answer(rpc, call_id, key, peer, take, run, traceparent=traceparent)
             if isinstance(answer, Answer):
                 self._calls.later.after(answer.wait_s, _result(ended, refuse(answer)))
             else:

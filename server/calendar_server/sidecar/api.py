@@ -93,6 +93,8 @@ class Calls(Protocol):
         give: Callable[[Message], R],
         refuse: Callable[[Refused], R],
         /,
+        *,
+        traceparent: str = "",
     ) -> tuple[str, Future[R]]:
         """Begin a call; answers its request id and what will be its end.
 
@@ -164,6 +166,7 @@ class Api:
             intake.take,
             lambda response: _json(binding.status, answer_json(binding, response)),
             lambda refused: _refusal(binding, refused, intake.status),
+            traceparent=headers.get("traceparent", ""),
         )
         response = await asyncio.wrap_future(ending)
         response.headers["x-request-id"] = call_id
