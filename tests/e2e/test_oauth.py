@@ -199,9 +199,12 @@ def test_a_token_endpoint_that_is_down_does_not_need_consent_again(journey: Jour
     name = journey.user()
     connection_id = journey.connect(name)["connection_id"]
     journey.microsoft.entra.end_access_tokens()
-    journey.microsoft.entra.answers.append(OAuthAnswer(503))
-    with pytest.raises(grpc.RpcError) as failed:
-        journey.stub("GetBusy", busy_request(connection_id))
+    journey.microsoft.entra.down = OAuthAnswer(503)
+    try:
+        with pytest.raises(grpc.RpcError) as failed:
+            journey.stub("GetBusy", busy_request(connection_id))
+    finally:
+        journey.microsoft.entra.down = None
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
     listed = journey.stub("List", pb.ListRequest(ids=[connection_id])).data[0]
     assert listed.status == connection_pb2.CONNECTION_STATUS_ACTIVE
@@ -225,7 +228,7 @@ def without_refresh_token(answer: dict[str, object]) -> None:
 def test_tokens_that_cannot_be_used_are_told_and_nothing_is_stored(
     journey: Journey, change: Callable[[dict[str, object]], None]
 ) -> None:
-    journey.microsoft.entra.changes.append(change)
+    journey.microsoft.entra.code_changes.append(change)
     outcome = journey.connect(journey.user(), owner="half-way")
     assert (outcome["connected"], outcome["error"]) == ("false", "provider_error")
     assert not journey.stub("List", pb.ListRequest(owner="half-way")).data

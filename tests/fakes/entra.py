@@ -102,6 +102,10 @@ class Entra:
         """What the token endpoint answers next, instead of its own words."""
         self.changes: list[Change] = []
         """What is done to the next good token answers, one each."""
+        self.code_changes: list[Change] = []
+        """The same for codes alone: a service that renews other grants meanwhile takes none of them."""
+        self.down: OAuthAnswer | None = None
+        """What the token endpoint answers to everybody, as long as it is set."""
         self.before_token: Callable[[], None] = lambda: None
         """Runs before a token request is answered: a slow endpoint, or a race that a test makes."""
         self._lock = threading.RLock()
@@ -193,6 +197,8 @@ class Entra:
             self.token_requests.append(form)
         self.before_token()
         with self._lock:
+            if self.down is not None:
+                return self.down
             if self.answers:
                 return self.answers.pop(0)
             if form.get("client_id") != self.client_id:
@@ -284,7 +290,10 @@ class Entra:
             return _refusal(400, "invalid_grant", "AADSTS50148: The code_verifier does not match the code_challenge.")
         if code.user.name in self.needs_admin:
             return _refusal(400, "invalid_grant", "AADSTS65001: The user or administrator has not consented.")
-        return self._granted(self._tokens(code.user, code.scopes))
+        values = self._tokens(code.user, code.scopes)
+        if self.code_changes:
+            self.code_changes.pop(0)(values)
+        return self._granted(values)
 
     def _by_refresh_token(self, tenant: str, form: Mapping[str, str]) -> OAuthAnswer:
         refresh = self._refresh.get(form.get("refresh_token", ""))

@@ -199,7 +199,7 @@ def frequent(draw: st.DrawFn) -> tuple[str, Interval]:
     return series(*lines), Interval(begin, begin + draw(st.integers(4, 14)) * HOUR)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frequent())
 def test_blocks_are_what_short_windows_find_one_by_one(case):
     text, window = case
