@@ -13,7 +13,9 @@ import pytest
 from tests.chaos import world
 from tests.fakes.postgres import OwnPostgres, start_postgres
 
+# In the environment, so that the processes among which the tests are divided have the seed that is printed.
 SEED = int(os.environ.get("CALENDAR_CHAOS_SEED") or secrets.randbelow(2**32))
+os.environ["CALENDAR_CHAOS_SEED"] = str(SEED)
 
 
 def pytest_report_header() -> str:
