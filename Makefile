@@ -33,8 +33,9 @@ truth: $(VENV)/.ready ## Play long random histories against what answers promise
 chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
-fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits (FUZZ_CALLS=… for another number)
-	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} $(BIN)/python -m pytest tests/e2e/test_fuzz.py
+fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits, 5000 odd HTTP requests (FUZZ_CALLS=… SIDECAR_FUZZ=…)
+	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} SIDECAR_FUZZ=$${SIDECAR_FUZZ:-5000} \
+		$(BIN)/python -m pytest tests/e2e/test_fuzz.py tests/e2e/test_sidecar_fuzz.py
 
 check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 	$(BIN)/python protos/generate.py --check
