@@ -86,9 +86,11 @@ class Pushes:
         if connection is None:
             return self._yield(row)
         try:
+            # Before anything is asked of the provider: what we cannot open is no failure of its.
+            booking = self._booking(row) if row.wanted == "present" else None
             with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
-                if row.wanted == "present":
-                    row, event = self._present(row, link)
+                if booking is not None:
+                    row, event = self._present(row, link, booking)
                     outcome = self._finish(row, Happening.PUSHED, event)
                 else:
                     self._absent(row, link)
@@ -117,8 +119,7 @@ class Pushes:
             _log.exception("push_broke", extra={"connection": row.connection_id})
             return self._defer(row, ProviderUnavailable("The push failed for a reason inside this service."))
 
-    def _present(self, row: OutboxRow, link: Link) -> tuple[OutboxRow, RemoteEvent]:
-        booking = self._booking(row)
+    def _present(self, row: OutboxRow, link: Link, booking: Booking) -> tuple[OutboxRow, RemoteEvent]:
         provider = self._providers[link.connection.provider]
         deadline = Deadline.after(self._push_s)
         spent = 0
