@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -396,7 +397,7 @@ def requests(draw: st.DrawFn) -> tuple[str, Sent]:
 
 
 def test_every_path_under_odd_requests(sidecar: Sidecar) -> None:
-    seen: dict[str, set[int]] = {}
+    seen: dict[str, set[int]] = defaultdict(set)
     key = (b"Authorization", b"Bearer " + sidecar.key.encode())
 
     @bounds
@@ -410,7 +411,7 @@ def test_every_path_under_odd_requests(sidecar: Sidecar) -> None:
         headers = (*sent.headers, key) if "/v1" in path else sent.headers
         answer = sidecar.send(Sent(sent.verb, target, headers, sent.body))
         check(sent, answer, path)
-        seen.setdefault(path, set()).add(answer.status)
+        seen[path].add(answer.status)
         if path in BODIES_TAKEN and len(sent.body) > 2 * BODY_BYTES:
             assert answer.status >= 400, answer
 
@@ -453,6 +454,20 @@ def test_what_never_comes_whole_is_answered_all_the_same(sidecar: Sidecar) -> No
 def head(sidecar: Sidecar) -> list[tuple[bytes, bytes]]:
     key = b"Bearer " + sidecar.key.encode()
     return [(b"Host", b"127.0.0.1"), (b"Content-Type", b"application/json"), (b"Authorization", key)]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v1/openapi.json", "/oauth/google/callback"])
+def test_nonsense_after_the_answer_ends_the_line_and_nothing_else(sidecar: Sidecar, path: str) -> None:
+    sent = Sent("GET", path.encode(), ((b"Host", b"a"), (b"Transfer-Encoding", b"chunked")))
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=ANSWER_S) as line:
+        reader = h11.Connection(h11.CLIENT)
+        reader.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
+        reader.send(h11.EndOfMessage())
+        line.sendall(sent.raw)
+        check(sent, read(line, reader), path)
+        line.sendall(b"no chunk\r\n")
+        assert line.recv(1) == b""
+    assert sidecar.unforeseen() == []
 
 
 @pytest.mark.parametrize("path", PATHS)

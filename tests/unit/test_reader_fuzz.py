@@ -37,7 +37,7 @@ from tests.fakes.broken_ical import DAMAGE, lines_of, noisy, whole
 from tests.unit.test_corpus import CASES, Case
 
 LONG = "FUZZ_SECONDS" in os.environ
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "6"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 """Seconds for all of it."""
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 ONLY = os.environ.get("FUZZ_CASE")
