@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test truth chaos fuzz check gen lock bench wheel audit release-check clean
+.PHONY: help demo run test truth chaos fuzz fuzz-reader check gen lock bench wheel audit release-check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,8 +36,13 @@ truth: $(VENV)/.ready ## Play long random histories against what answers promise
 chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
-fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits (FUZZ_CALLS=… for another number)
-	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} $(BIN)/python -m pytest tests/e2e/test_fuzz.py
+fuzz: $(VENV)/.ready ## Make 20000 calls with fields at their limits, 5000 odd HTTP requests (FUZZ_CALLS=… SIDECAR_FUZZ=…)
+	@FUZZ_CALLS=$${FUZZ_CALLS:-20000} SIDECAR_FUZZ=$${SIDECAR_FUZZ:-5000} \
+		$(BIN)/python -m pytest tests/e2e/test_fuzz.py tests/e2e/test_sidecar_fuzz.py
+
+fuzz-reader: $(VENV)/.ready ## Break calendar texts in every way for 180 seconds (FUZZ_SECONDS=…), prints its seed (FUZZ_SEED=…)
+	@seed=$(or $(FUZZ_SEED),$$RANDOM); echo "seed $$seed"; FUZZ_SECONDS=$${FUZZ_SECONDS:-180} FUZZ_SEED=$$seed \
+		$(BIN)/python -m pytest -s tests/unit/test_reader_fuzz.py --timeout 0
 
 check: $(VENV)/.ready ## Check stubs, protos, reference, style and types
 	$(BIN)/python protos/generate.py --check

@@ -165,6 +165,10 @@ def _steps(error: errors.CalendarServiceError, session: Session, command: str) -
             ]
         case errors.ScopeMissing():
             return ["Connect again and leave all boxes about calendars ticked."]
+        case errors.EventUnreadable() if "bookingId" in error.metadata:
+            name, known = clean(error.metadata["bookingId"]), error.metadata.get("revision", "0")
+            newer = int(known) + 1 if known.isdecimal() else 1
+            return [f"Send it again with all that it says: calendarctl book {name} --revision {newer} …"]
         case errors.EventUnreadable():
             return [
                 "Look at that event in the calendar: save it again, or delete it.",

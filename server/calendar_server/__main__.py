@@ -21,9 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: failed; 2: wrong usage or settings."""
     options = _parser().parse_args(arguments)
     keep_memory_private()
-    try:
-        from calendar_server.telemetry import configure_logging
+    from calendar_server.telemetry import configure_logging, tell_deaths_as_lines
 
+    configure_logging("info")
+    tell_deaths_as_lines()
+    try:
         config = Config.from_environment()
         for name in SECRETS:
             # Children that need none of them do not inherit them.

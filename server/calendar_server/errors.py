@@ -17,6 +17,7 @@ CalendarError
 │   └── ProviderUnavailable  no answer, or none that can be relied on
 │       ├── ProviderThrottled      asked to slow down
 │       └── ForbiddenDestination   an address that we do not dial
+├── BookingUnreadable        what was stored of a booking cannot be opened
 ├── NotConfigured            the operator has not filled a setting
 ├── SlotTaken                something else blocks the span
 ├── LimitExceeded            too large, or too much at once
@@ -171,6 +172,24 @@ class EventUnreadable(ProviderError):
             retry_after_s=retry_after_s,
         )
         self.event_id = event_id
+
+
+class BookingUnreadable(CalendarError):
+    """What was stored of a booking cannot be opened. What its caller sends anew takes its place.
+
+    Its reason is that of events: what it says is not known, and it blocks.
+    """
+
+    reason = "EVENT_UNREADABLE"
+
+    def __init__(self, booking_id: str, revision: int, *, retry_after_s: float = 3600):
+        super().__init__(
+            f"What was stored of the booking {booking_id} cannot be opened. Send it again by SyncBooking, whole and with a "
+            f"revision higher than {revision}, or cancel it so; until then it blocks its time.",
+            metadata={"bookingId": booking_id, "revision": str(revision)},
+            retry_after_s=retry_after_s,
+        )
+        self.booking_id = booking_id
 
 
 class ProviderUnavailable(ProviderError):

@@ -106,6 +106,27 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     threading.excepthook = _thread_died
 
 
+def tell_deaths_as_lines() -> None:
+    """Have this process tell of what ends it, or of what Python ignores, as lines like all others.
+
+    The interpreter's own report has the exception's message, which may quote a request or a setting.
+    """
+    sys.excepthook = _process_died
+    sys.unraisablehook = _ignored
+
+
+def _process_died(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger(OURS).critical("process_broke", exc_info=(kind, error, frames))
+
+
+def _ignored(told: sys.UnraisableHookArgs) -> None:
+    if told.exc_value is not None:
+        exception = (told.exc_type, told.exc_value, told.exc_traceback)
+        logging.getLogger(OURS).error("exception_ignored", exc_info=exception)
+
+
 def _thread_died(told: threading.ExceptHookArgs) -> None:
     if told.exc_value is None or told.exc_type is SystemExit:
         return

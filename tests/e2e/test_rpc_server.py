@@ -473,6 +473,7 @@ def test_a_database_out_of_reach_is_not_a_wrong_key(world: World) -> None:
         (errors.ProviderThrottled("No."), "UNAVAILABLE", "PROVIDER_THROTTLED", {}),
         (errors.ForbiddenDestination(), "UNAVAILABLE", "PROVIDER_UNAVAILABLE", {}),
         (errors.EventUnreadable("e1"), "UNAVAILABLE", "EVENT_UNREADABLE", {"eventId": "e1"}),
+        (errors.BookingUnreadable("b", 3), "UNAVAILABLE", "EVENT_UNREADABLE", {"bookingId": "b", "revision": "3"}),
         (
             errors.NotConfigured("CALENDAR_X", "No."),
             "FAILED_PRECONDITION",

@@ -628,6 +628,11 @@ class TestErrors:
         assert next_steps(error, Session(), "busy")
         assert exit_code(error) in EXIT_CODES
 
+    def test_a_booking_that_cannot_be_opened_is_to_be_sent_anew(self) -> None:
+        error = BY_REASON["EVENT_UNREADABLE"]("Why.", Details(metadata={"bookingId": "interview-3", "revision": "4"}))
+        [step] = next_steps(error, Session(), "booking")
+        assert "calendarctl book interview-3 --revision 5" in step
+
     @pytest.mark.parametrize(
         ("reason", "code"),
         [

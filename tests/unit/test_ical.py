@@ -185,4 +185,12 @@ def test_a_definition_of_a_zone_that_was_met_before_is_read_the_same(lines, ende
     whole = ["BEGIN:VTIMEZONE", "TZID:There", "BEGIN:STANDARD", "TZOFFSETTO:+0200", "END:STANDARD", "END:VTIMEZONE"]
     for inserted in ([], whole):
         text = "\n".join(["BEGIN:VCALENDAR", *lines, *inserted, *lines[::-1]]) + ("\n" if ended else "")
-        assert parse(text) == parse(text.replace("BEGIN:VTIMEZONE", "begin:VTIMEZONE"))
+        assert outcome(text) == outcome(text.replace("BEGIN:VTIMEZONE", "begin:VTIMEZONE"))
+
+
+def outcome(text: str) -> object:
+    """What a text is, or why it is none: these may be nested too deep."""
+    try:
+        return parse(text)
+    except NotACalendar as error:
+        return str(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -137,6 +139,26 @@ def test_a_thread_that_dies_is_told_without_its_message(log: Log) -> None:
     thread.join()
     assert (log.lines[0]["event"], log.lines[0]["exception"]) == ("thread_died", ["builtins.RuntimeError"])
     assert "hunter2" not in log.text
+
+
+@pytest.mark.parametrize(
+    ("ending", "event", "code"),
+    [
+        ("raise RuntimeError('hunter2') from KeyError('hunter2')", "process_broke", 1),
+        ("class Left:\n    def __del__(self): raise RuntimeError('hunter2')\nLeft()", "exception_ignored", 0),
+    ],
+)
+def test_what_ends_a_process_is_told_without_its_message(ending: str, event: str, code: int) -> None:
+    program = (
+        "from calendar_server.telemetry import configure_logging, tell_deaths_as_lines\n"
+        f"configure_logging('debug')\ntell_deaths_as_lines()\n{ending}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    [line] = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (line["event"], done.returncode) == (event, code)
+    assert "builtins.RuntimeError" in line["exception"]
+    assert "hunter2" not in done.stderr + done.stdout
 
 
 def test_a_warning_of_python_becomes_a_line(log: Log) -> None:

@@ -11,14 +11,15 @@ import pytest
 
 from calendar_server import app
 from calendar_server.config import Config, ConfigError
-from calendar_server.core.model import BookingId, Connection, EventState
+from calendar_server.core.model import BookingId, Connection, EventState, Interval
+from calendar_server.errors import BookingUnreadable, SlotTaken
 from calendar_server.store.store import Store
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.bookings import BookingContents
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.rotation import rotate
 from calendar_server.vault import Vault
-from tests.usecases.conftest import HOUR, NOON, VAULT, World, booking, build_world
+from tests.usecases.conftest import HOUR, NOON, VAULT, World, booking, build_world, cancelled
 
 K1 = "k1:" + "A" * 43 + "="
 K2 = "k2:" + "B" * 42 + "A="
@@ -34,6 +35,23 @@ def grant_of(world: World, connection: Connection) -> str:
 def put_grant(world: World, connection: Connection, sealed: str) -> None:
     """Change the stored grant as somebody with the database in his hands would."""
     assert world.store.connections.reseal(connection.id, grant_of(world, connection), sealed)
+
+
+def content_of(world: World, name: str = "b") -> str:
+    row = world.store.bookings.get(world.caller.organization_id, BookingId(name))
+    assert row is not None
+    return row.sealed_content
+
+
+def put_content(world: World, sealed: str, name: str = "b") -> None:
+    """Change what is stored of a booking."""
+    organization = world.caller.organization_id
+    assert world.store.bookings.reseal(organization, BookingId(name), content_of(world, name), sealed)
+
+
+def stored_states(world: World, name: str = "b") -> list[EventState]:
+    """The states of a booking's events, whether it can be told or not."""
+    return [row.state for row in world.store.outbox.of_booking(world.caller.organization_id, BookingId(name))]
 
 
 def flipped(sealed: str) -> str:
@@ -110,6 +128,76 @@ class TestATamperedBooking:
         assert world.report("c").booking.title == "title of c"
         world.push()
         assert world.states("c") == [EventState.SYNCED]
+
+    @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED.keys())
+    def test_a_newer_revision_takes_its_place(self, world: World, tamper: Callable[[str], str]) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.push()
+        put_content(world, tamper(content_of(world)))
+        with pytest.raises(BookingUnreadable, match="revision higher than 1") as told:
+            world.report()
+        assert told.value.metadata == {"bookingId": "b", "revision": "1"}
+        world.sync(booking(2, title="New", start=NOON + HOUR, end=NOON + 2 * HOUR), connection)
+        world.push()
+        assert world.report().booking.title == "New"
+        assert world.states() == [EventState.SYNCED]
+        # It is the same event still, moved.
+        assert world.in_calendar() == [Interval(NOON + HOUR, NOON + 2 * HOUR)]
+
+    @pytest.mark.parametrize("revision", [1, 2])
+    def test_no_other_revision_changes_it(self, world: World, revision: int) -> None:
+        connection = world.connect()
+        world.sync(booking(2), connection)
+        world.push()
+        put_content(world, flipped(content_of(world)))
+        before = content_of(world)
+        with pytest.raises(BookingUnreadable):
+            world.sync(booking(revision), connection)
+        assert content_of(world) == before
+        assert stored_states(world) == [EventState.SYNCED]
+
+    def test_it_can_be_cancelled_and_keeps_its_times(self, world: World) -> None:
+        world.sync(booking(), world.connect())
+        world.push()
+        put_content(world, flipped(content_of(world)))
+        world.sync(cancelled())
+        world.push()
+        assert world.states() == [EventState.REMOVED]
+        assert world.in_calendar() == []
+        told = world.report().booking
+        assert (told.start, told.end, told.title) == (NOON, NOON + HOUR, "")
+
+    def test_pushes_of_others_go_on_and_its_own_when_it_is_mended(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        whole = content_of(world)
+        put_content(world, flipped(whole))
+        for number in range(8):
+            # Again and again: what is ours to blame must not look like a provider that fails.
+            world.store.outbox.hasten([connection.id], world.store.now())
+            world.sync(booking(id=BookingId(f"other{number}")), connection)
+            world.push()
+            assert world.states(f"other{number}") == [EventState.SYNCED]
+            assert stored_states(world) == [EventState.PENDING]
+        assert len(world.in_calendar()) == 8
+        again = world.store.connections.get(world.caller.organization_id, connection.id)
+        assert again is not None
+        assert again.sync_error is None
+        put_content(world, whole)
+        world.store.outbox.make_due(connection.id, world.store.now())
+        world.push()
+        assert world.states() == [EventState.SYNCED]
+
+    def test_it_blocks_its_time_as_before(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        put_content(world, flipped(content_of(world)))
+        answer = world.busy(connection)
+        assert answer.complete
+        assert [(each.start, each.end) for each in answer.busy] == [(NOON, NOON + HOUR)]
+        with pytest.raises(SlotTaken):
+            world.sync(booking(id=BookingId("second")), connection, require_free=True)
 
     def test_a_title_is_in_the_database_sealed_only(self, world: World, database_url: str, tmp_path: Path) -> None:
         secret = booking(title="Zwölf Geschworene", description="Streng geheim", location="Kabinett 9")

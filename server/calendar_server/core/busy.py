@@ -176,6 +176,11 @@ class _Piece:
     standing: Standing
 
     @property
+    def may_block(self) -> bool:
+        """Whether it may if it cannot be read. What makes a damaged one free may be a line of something else."""
+        return self.standing.blocks or bool(self.component.damage)
+
+    @property
     def version(self) -> tuple[int, datetime]:
         """SEQUENCE, then DTSTAMP: the highest is the newest (RFC 5546 section 2.1.5)."""
         sequence = self.component.text("SEQUENCE")
@@ -290,7 +295,7 @@ def _read_group(pieces: list[_Piece], context: Context, report: _Report) -> None
         try:
             masters.append((read_event(piece.component, piece.standing, context), piece.component))
         except Unreadable as unreadable:
-            if piece.standing.blocks:
+            if piece.may_block:
                 report.problem(unreadable)
     base = masters[0][0] if masters else None
     replaced, ranges = Keys(), []
@@ -332,8 +337,13 @@ def _read_override(
             )
         if _unknown_range(override):
             raise Unreadable("A change of several occurrences is not understood.")
+        if base is None and _is_range(override):
+            raise Unreadable("A change of several occurrences comes without its series.")
     except Unreadable as unreadable:
-        if piece.standing.blocks:
+        if piece.may_block:
+            if _range_of(override):
+                # Whatever is known of its own occurrence, the later ones may be at any time.
+                unreadable = Unreadable(unreadable.message)
             report.problem(unreadable)
         return None
     return event

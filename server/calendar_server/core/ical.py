@@ -52,6 +52,7 @@ _LINE = re.compile(
 """A content line that is kept, after the end of the one before; or, without a name, one that lacks its value and should
 not. It begins with a letter that is always the same, which is what makes the search fast."""
 _FOLD = re.compile(r"\n+[ \t]")
+_VALUE_IN_HEAD = re.compile(r":[^\S\n]*\d{8}", re.ASCII)
 _QUOTED_HEAD = re.compile(r'((?:"[^"]*"|[^":])*):')
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9-]+)\s*=((?:"[^"]*"|[^;"])*)')
 
@@ -109,7 +110,8 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The calendars of one text. ``damage`` is set when the text ends early or has events outside every calendar."""
+    """The calendars of one text. ``damage`` is set when the text ends early or has events outside every calendar, or
+    pieces of events outside every event."""
 
     calendars: tuple[Component, ...]
     damage: str = ""
@@ -196,7 +198,7 @@ class _Reader:
             if name == "BEGIN":
                 self.damage = _begin(rest.strip().upper(), stack, self.calendars) or self.damage
             elif name == "END":
-                _end(rest.strip().upper(), stack)
+                self.damage = _end(rest.strip().upper(), stack) or self.damage
             elif stack and stack[-1].name in _READ_INSIDE:
                 stack[-1].properties.setdefault(name, []).append(_property(name, line))
 
@@ -228,7 +230,10 @@ def _begin(name: str, stack: list[Component], calendars: list[Component]) -> str
             open_component.damage = "END is missing"
         del stack[1:]
     if not stack:
-        return "An event stands outside of the calendar." if name == "VEVENT" else ""
+        # Or a calendar whose own name was cut.
+        return (
+            "An event stands outside of the calendar." if name == "VEVENT" else "The text goes on after its calendar."
+        )
     if len(stack) >= DEPTH_MAX:
         raise NotACalendar("Components are nested too deep.")
     stack[-1].components.append(component)
@@ -236,26 +241,32 @@ def _begin(name: str, stack: list[Component], calendars: list[Component]) -> str
     return ""
 
 
-def _end(name: str, stack: list[Component]) -> None:
+def _end(name: str, stack: list[Component]) -> str:
+    """Close a component; say what damage that shows for the whole text."""
     if stack and stack[-1].name == name:
         stack.pop()
-        return
+        return ""
     names = [component.name for component in stack]
     if name not in names:
         if stack:
             stack[-1].damage = f"END:{name[:40]} without its BEGIN"
-        return
+        # There was an event, whose lines are anywhere but in one.
+        return "An event ends that has not begun." if name == "VEVENT" else ""
     # Ends are missing in between. What followed may belong to any of the components that were open.
     opened = len(names) - 1 - names[::-1].index(name)
     for component in stack[opened:]:
         if component.name != "VCALENDAR":
             component.damage = "END is missing"
     del stack[opened:]
+    return ""
 
 
 def _property(name: str, line: str) -> Property:
     if name in _DATES:
         head, _, value = line.rpartition(":")
+        if ":" in head and (not value.strip() or _VALUE_IN_HEAD.search(head)):
+            # A value with another line behind, whose end was lost, or with something else: not to be read as either.
+            head, _, value = line.partition(":")
         return Property(name, head, value)
     if '"' in line:
         quoted = _QUOTED_HEAD.match(line)

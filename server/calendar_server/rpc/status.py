@@ -50,6 +50,7 @@ CODES: dict[type[errors.CalendarError], grpc.StatusCode] = {
     errors.AdminConsentRequired: _Code.FAILED_PRECONDITION,
     errors.ScopeMissing: _Code.FAILED_PRECONDITION,
     errors.EventUnreadable: _Code.UNAVAILABLE,
+    errors.BookingUnreadable: _Code.UNAVAILABLE,
     errors.ProviderUnavailable: _Code.UNAVAILABLE,
     errors.NotConfigured: _Code.FAILED_PRECONDITION,
     errors.SlotTaken: _Code.ABORTED,

@@ -7,12 +7,14 @@ counted. Routes for browsers and providers are given from outside. Every answer,
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import cast
 
 import h11
 import uvicorn
@@ -42,6 +44,10 @@ CONNECTIONS_MOST = 256
 HEADER_BYTES = 16 * 1024
 IDLE_S = 10
 """Seconds that a connection may be open without a whole request, before the first one and between two."""
+CLOSE_S = 2.0
+"""Seconds for a peer to notice that it was answered, and to stop sending."""
+UNREAD_BYTES = 256 * 1024
+"""Bytes that are taken from a peer that sends on after its answer."""
 STOP_S = 5
 START_S = 10.0
 
@@ -109,29 +115,77 @@ class _Secured:
 
 
 class _Connection(H11Protocol):
-    """uvicorn's protocol; by itself it waits for ever for a first request, and answers nonsense without our headers."""
+    """uvicorn's protocol, with limits that it lacks.
+
+    By itself it waits for ever for a first request, takes in without end what nobody reads, answers nonsense without our
+    headers, and closes so that whoever still sends may never see the answer.
+    """
 
     def connection_made(self, transport: object) -> None:
         """Begin to look at the clock."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        self._line = cast("asyncio.Transport", transport)
+        super().connection_made(_Staged(self._line, self._close))  # type: ignore[arg-type]
         self._seen: object = None
+        self._unread = 0
+        self._closing: asyncio.TimerHandle | None = None
         self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look no more."""
         self._look.cancel()
+        if self._closing is not None:
+            self._closing.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, as long as somebody wants it."""
+        if self._closing is not None or self._answered:
+            self._unread += len(data)
+            if self._unread > UNREAD_BYTES:
+                self._line.abort()
+                return
+        if self._closing is None:
+            super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or too large, and close."""
-        headers = [*SECURITY_HEADERS.items(), ("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=b"Bad Request"),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            # Nobody is there any more for what the app may be about to say.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [
+                *SECURITY_HEADERS.items(),
+                ("content-type", "text/plain; charset=utf-8"),
+                ("connection", "close"),
+            ]
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=b"Bad Request"),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    @property
+    def _answered(self) -> bool:
+        """Whether the answer was given before the request was whole."""
+        return self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY
+
+    def _close(self) -> None:
+        """Close in stages where more may be coming (RFC 9112 section 9.6): at once, it would be a reset, and the peer may
+        lose the answer for it."""
+        if self._closing is not None or self.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
+            self._line.close()
+        elif not self._line.is_closing():
+            try:
+                self._line.write_eof()
+            except OSError:
+                # The peer has gone already.
+                self._line.abort()
+                return
+            self._closing = self.loop.call_later(CLOSE_S, self._line.abort)
+            self._line.resume_reading()
 
     def _look_later(self) -> None:
         self._look = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -139,10 +193,21 @@ class _Connection(H11Protocol):
     def _close_if_idle(self) -> None:
         between = self.cycle is None or self.cycle.response_complete
         if between and self._seen is self.cycle:
-            self.transport.close()
+            self._line.close()
             return
         self._seen = self.cycle
         self._look_later()
+
+
+class _Staged:
+    """A transport whose ``close`` is ours."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]):
+        self._transport = transport
+        self.close = close
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
 
 
 class Sidecar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import secrets
 import threading
 import time
@@ -28,6 +29,7 @@ from calendar_server.core.model import (
     ProviderName,
 )
 from calendar_server.errors import (
+    BookingUnreadable,
     CalendarGone,
     CalendarReadOnly,
     NeedsReauth,
@@ -46,7 +48,9 @@ from calendar_server.usecases.availability import Availability, Reads
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BookingEvent, BookingReport, Problem, SyncCommand, Target
 from calendar_server.usecases.targets import resolve
-from calendar_server.vault import Vault
+from calendar_server.vault import Vault, VaultError
+
+_log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 0.01
 LAST_LOOK_S = 0.1
@@ -71,16 +75,26 @@ class BookingContents:
         return self._vault.seal(text, table="bookings", row=_row(organization_id, booking.id), column="sealed_content")
 
     def open(self, row: BookingRow) -> tuple[Booking, Booking]:
-        """The booking, and what was sent."""
-        booking, sent = json.loads(
-            self._vault.open(
+        """The booking, and what was sent. Raises ``BookingUnreadable``."""
+        try:
+            text = self._vault.open(
                 row.sealed_content,
                 table="bookings",
                 row=_row(row.organization_id, row.id),
                 column="sealed_content",
             )
-        )
+        except VaultError as error:
+            _log.error("booking_unopenable", extra={"organization": row.organization_id})
+            raise BookingUnreadable(row.id, row.revision) from error
+        booking, sent = json.loads(text)
         return _booking(booking), _booking(sent)
+
+    def known(self, row: BookingRow) -> Booking:
+        """The booking; where it cannot be opened, as much of it as is stored readable."""
+        try:
+            return self.open(row)[0]
+        except BookingUnreadable:
+            return Booking(row.id, row.revision, row.status, start=row.start, end=row.end)
 
 
 class Bookings:
@@ -124,7 +138,10 @@ class Bookings:
         return self.get(caller, command.booking.id)
 
     def get(self, caller: Caller, booking_id: BookingId) -> BookingReport:
-        """The newest state of a booking. Raises ``NotFound`` when the organization has none with this id."""
+        """The newest state of a booking.
+
+        Raises ``NotFound`` when the organization has none with this id, ``BookingUnreadable`` when it cannot be opened.
+        """
         row = self._store.bookings.get(caller.organization_id, booking_id)
         if row is None:
             raise NotFound("There is no such booking. SyncBooking makes one.")
@@ -180,12 +197,13 @@ class Bookings:
     ) -> None:
         sent = command.booking
         row = self._store.bookings.get_for_update(organization_id, sent.id)
-        before, sent_before = self._contents.open(row) if row else (None, None)
         wanted_set = _wanted_set(command)
         if row is not None and sent.revision < row.revision:
             return
         if row is not None and sent.revision == row.revision:
-            if sent_before is None or _orderless(sent) != _orderless(sent_before) or wanted_set != row.wanted_set:
+            # Nobody can say whether what cannot be opened is what was sent: that takes a revision of its own.
+            sent_before = self._contents.open(row)[1]
+            if _orderless(sent) != _orderless(sent_before) or wanted_set != row.wanted_set:
                 raise ValidationError(
                     [
                         Violation(
@@ -197,6 +215,8 @@ class Bookings:
             self._repeat(organization_id, sent.id, cause)
             return
         cancelled = sent.status is BookingStatus.CANCELLED
+        # A new revision says everything; only a cancellation may leave out what was there before.
+        before = self._contents.known(row) if row is not None and cancelled else None
         booking = merged_cancellation(sent, before) if cancelled else sent
         connections = [] if cancelled else self._writable(organization_id, sent.id, command.target)
         if reads is not None and not cancelled:

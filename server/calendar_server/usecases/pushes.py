@@ -125,11 +125,13 @@ class Pushes:
     def _push(self, row: OutboxRow, connection: Connection) -> tuple[str, str]:
         """The outcome, and the reason of a failure."""
         try:
+            # Before anything is asked of the provider: what we cannot open is no failure of its.
+            booking = self._booking(row) if row.wanted == "present" else None
             with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
                 if row.attempts == 0 and row.due_at is not None:
                     self._metrics.observe(PUSH_WAIT, max(0, self._store.now() - row.due_at) / SECOND)
-                if row.wanted == "present":
-                    row, event = self._present(row, link)
+                if booking is not None:
+                    row, event = self._present(row, link, booking)
                     outcome = self._finish(row, Happening.PUSHED, event)
                 else:
                     self._absent(row, link)
@@ -159,8 +161,7 @@ class Pushes:
             broken = ProviderUnavailable("The push failed for a reason inside this service.")
             return self._defer(row, broken), "INTERNAL"
 
-    def _present(self, row: OutboxRow, link: Link) -> tuple[OutboxRow, RemoteEvent]:
-        booking = self._booking(row)
+    def _present(self, row: OutboxRow, link: Link, booking: Booking) -> tuple[OutboxRow, RemoteEvent]:
         provider = self._providers[link.connection.provider]
         deadline = Deadline.after(self._push_s)
         spent = 0
