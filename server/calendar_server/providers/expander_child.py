@@ -11,11 +11,13 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
@@ -124,9 +126,35 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def ready() -> int:
-    """Answer that the child is there: its process id."""
-    return os.getpid()
+DONE, NO_MEMORY, FAILED = range(3)
+"""What a task came to. Only with the first there is a value."""
+
+
+def serve(
+    asked: Connection, answers: Connection, event_s: float, address_space_bytes: int, progress: ctypes.c_long
+) -> None:
+    """What a child does: tell that it is there, then task after task, a function and its arguments, until it is ended."""
+    start(event_s, address_space_bytes, progress)
+    answers.send_bytes(b"")
+    while True:
+        try:
+            request = asked.recv_bytes()
+        except EOFError:
+            return
+        answers.send_bytes(_answer(request))
+
+
+def _answer(request: bytes) -> bytes:
+    kind = FAILED
+    try:
+        function, arguments = pickle.loads(request)  # noqa: S301 — from our own parent
+        return pickle.dumps((DONE, function(*arguments)), pickle.HIGHEST_PROTOCOL)
+    except MemoryError:
+        kind = NO_MEMORY
+    except BaseException:
+        # Whatever it was, it says nothing about the next task; and what it says about this one may be a private text.
+        kind = FAILED
+    return pickle.dumps((kind, None))
 
 
 def understand_zone(calendar_timezone: str) -> str:
