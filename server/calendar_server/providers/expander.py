@@ -287,8 +287,9 @@ class _Call:
             size += len(each.text)
         self.put_back(chunk)
 
-    def some(self, chunk: Sequence[int]) -> list[Resource]:
-        return [self.resources[index] for index in chunk]
+    def some(self, chunk: Sequence[int]) -> list[tuple[str, str]]:
+        """Plain tuples cost the pipe a fraction of what objects do."""
+        return [(each.event_id, each.text) for each in map(self.resources.__getitem__, chunk)]
 
     def put_back(self, chunk: list[int]) -> None:
         if chunk:

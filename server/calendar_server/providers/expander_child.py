@@ -32,7 +32,7 @@ from calendar_server.core.busy import (
     zone_of,
     zone_vote,
 )
-from calendar_server.core.model import Interval
+from calendar_server.core.model import EventId, Interval
 from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
@@ -163,28 +163,37 @@ def understand_zone(calendar_timezone: str) -> str:
     return _guard.run(lambda: own_zone(calendar_timezone)) or ""
 
 
-def cast_votes(resources: Sequence[Resource]) -> list[Vote]:
-    """What each of these resources says about the calendar's zone."""
+def cast_votes(texts: Sequence[tuple[str, str]]) -> list[Vote]:
+    """What each of these resources, told by id and text, says about the calendar's zone."""
+    return _cast_votes(_resources(texts))
+
+
+def _resources(texts: Sequence[tuple[str, str]]) -> list[Resource]:
+    return [Resource(EventId(event_id), text) for event_id, text in texts]
+
+
+def _cast_votes(resources: Sequence[Resource]) -> list[Vote]:
     assert _guard is not None
     return _guard.run(lambda: [zone_vote(each) for each in resources]) or [("", "")] * len(resources)
 
 
 def read_slice(
-    resources: Sequence[Resource], reading: Reading, floating: str | None, voting: bool, slice_s: float
+    texts: Sequence[tuple[str, str]], reading: Reading, floating: str | None, voting: bool, slice_s: float
 ) -> Slice:
-    """Read resources one after another until ``slice_s`` of CPU time are used; at least one.
+    """Read resources, told by id and text, one after another until ``slice_s`` of CPU time are used; at least one.
 
     ``floating``: the zone for dates and floating times, None to choose it from these resources. ``voting``: ask for
     their votes though it is known.
     """
     assert _guard is not None
     began = time.process_time()
+    resources = _resources(texts)
     votes: list[Vote] | None = None
     if floating is None:
         floating = understand_zone(reading.calendar_timezone)
         voting = not floating
     if voting:
-        votes = cast_votes(resources)
+        votes = _cast_votes(resources)
         floating = floating or elected(votes)
     zone = zone_of(floating)
     results: list[Packed] = []

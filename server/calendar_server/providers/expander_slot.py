@@ -34,6 +34,8 @@ START_S = 10.0
 """Seconds that a child may take to start on a busy machine."""
 _SEND_S = 10.0
 """Seconds that a child may take to take a task in. It waits for one, and has them in milliseconds."""
+_END_S = 5.0
+"""Seconds that are waited for a child that was killed."""
 _PIECE = 1024 * 1024
 _LENGTH = struct.Struct("!i")
 """How ``multiprocessing`` writes the length of a message in front of it."""
@@ -128,10 +130,13 @@ class _Line:
         """Whether something has come in, be it the child's end."""
         return _ready(self._from, select.POLLIN, 0.0)
 
-    def end(self) -> None:
-        """Kill the child. Its pipes close with this object: another thread may still wait at them."""
+    def end(self, *, wait: bool = False) -> None:
+        """Kill the child; ``wait`` until it is no more. Its pipes close with this object: others may wait at them."""
         self._process.kill()
-        threading.Thread(target=self._process.join, name="end-child", daemon=True).start()
+        if wait:
+            self._process.join(_END_S)
+        else:
+            threading.Thread(target=self._process.join, name="end-child", daemon=True).start()
 
 
 def _ready(connection: Connection, event: int, until: float) -> bool:
@@ -259,7 +264,7 @@ class Slot:
         with self._lock:
             line, self._line, self._closed = self._line, None, True
         if line is not None:
-            line.end()
+            line.end(wait=True)
 
 
 def _shutting_down() -> ProviderUnavailable:
