@@ -280,6 +280,28 @@ def test_a_task_over_its_time_ends_its_child_and_the_next_one_works(slot):
     assert slot.killed == 1
 
 
+def test_a_child_that_ends_while_nobody_asks_it_is_replaced_and_blames_no_task(slot):
+    first = slot.result(slot.run(os.getpid, ()), 5)
+    os.kill(first, signal.SIGKILL)
+    assert until(lambda: psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
+    assert slot.result(slot.run(os.getpid, ()), 5) != first
+    assert slot.killed == 0
+
+
+def test_texts_and_results_larger_than_a_pipe_go_through(slot):
+    large = "x" * 3_000_000
+    assert slot.result(slot.run(str.upper, (large,)), 20) == large.upper()
+
+
+def test_a_child_that_does_not_take_a_task_in_or_answer_is_given_up(slot):
+    child = psutil.Process(slot.result(slot.run(os.getpid, ()), 5))
+    child.suspend()
+    task = slot.run(abs, (-1,))
+    with pytest.raises(ChildTimedOut):
+        slot.result(task, 0.2)
+    assert slot.result(slot.run(abs, (-1,)), 5) == 1
+
+
 def test_a_child_that_crashes_is_told_from_one_that_is_slow(slot):
     with pytest.raises(ChildEnded):
         slot.result(slot.run(os.abort, ()), 5)
