@@ -326,8 +326,8 @@ def _is_plain(body: bytes) -> bool:
         and body.count(b"<") + body.count(b"=") <= ELEMENTS_MOST
         and body[:2] not in _UTF16_MARKS
         and ((declared := _DECLARATION.match(body)) is None or declared[1].lower() in _UTF8_NAMES)
-        # A declaration that is longer or stranger than ours may name any encoding.
-        and (declared is not None or not body.startswith(b"<?xml"))
+        # Another declaration than these may name any encoding.
+        and (declared is not None or not body.startswith(b"<?xml") or _NO_ENCODING.match(body) is not None)
     )
 
 
@@ -335,6 +335,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_NAMES = (b"utf-8", b"utf8", b"us-ascii")
 _UTF8_MARK = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"'][^>]{0,200}?\?>")
+_NO_ENCODING = re.compile(rb"<\?xml version=[\"']1\.0[\"'] ?\?>")
 _CONTROLS = bytes(set(range(0x20)) - {0x09, 0x0A, 0x0D})
 _TO_SPACES = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
 _CONTROL_REFERENCE = re.compile(rb"&#(?:0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|[xX]0*(?:[0-8bceBCEfF]|1[0-9a-fA-F]));")

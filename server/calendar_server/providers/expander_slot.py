@@ -1,8 +1,8 @@
 """One child process for reading calendar text, and its end when it overruns.
 
 The thread that wants something read writes it into a pipe and waits at another for the result. No thread stands between
-them: a pool (pebble's took part here once) passes a task through three of its own, which cost as much as the reading of a
-small calendar and, when fifty of them are read at once, wait for the interpreter each time.
+them: pools of processes pass a task through three threads of their own, which cost as much as reading a small calendar and,
+when fifty are read at once, wait for the interpreter each time.
 
 Children are spawned, not forked: the parent has gRPC's threads. They inherit neither files nor sockets.
 """
