@@ -63,11 +63,17 @@ def assert_same(mirror: Mirror) -> None:
 
 @pytest.fixture
 def mirror(account: StrangeAccount) -> Mirror:
-    """Of a calendar with nine events, refreshed once; the log is empty."""
+    """Of a calendar with nine events, refreshed until its signals are trusted; the log is empty."""
     for number in range(1, 10):
         account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number))
     account.dav.put(f"{WORK}todo.ics", event("todo", 3, component="VTODO"))
+    return settled(account)
+
+
+def settled(account: StrangeAccount) -> Mirror:
+    """Of the calendar as it is. The first read is confirmed by the list of etags at the second."""
     made = Mirror(account.provider, account.link, CalendarId(WORK))
+    made.refresh()
     made.refresh()
     account.dav.log.clear()
     return made
@@ -99,8 +105,33 @@ class TestNothingChanged:
     def test_it_is_one_request(self, account: StrangeAccount, missing: str) -> None:
         account.dav.quirks.add(missing)
         account.dav.put(f"{WORK}e.ics", event("e"))
-        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
+        mirror = settled(account)
         mirror.refresh()
+        assert mirror.unchanged
+        assert reports(account) == ["PROPFIND 0"]
+
+    @pytest.mark.parametrize("missing", ["", "no_ctag", "no_sync"])
+    def test_a_first_read_takes_two_requests_and_the_next_confirms_it_by_the_list(
+        self, account: StrangeAccount, missing: str
+    ) -> None:
+        account.dav.quirks.add(missing)
+        account.dav.put(f"{WORK}e.ics", event("e"))
+        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
+        account.dav.log.clear()
+        mirror.refresh()
+        assert reports(account) == ["PROPFIND 0", "calendar-query"]
+        account.dav.log.clear()
+        mirror.refresh()
+        assert mirror.unchanged
+        assert reports(account) == ["PROPFIND 0", "PROPFIND 1"]
+
+    def test_where_etags_cannot_confirm_a_first_read_it_looks_again(self, account: StrangeAccount) -> None:
+        account.dav.quirks.add("weak_etags")
+        account.dav.put(f"{WORK}e.ics", event("e"))
+        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
+        account.dav.log.clear()
+        mirror.refresh()
+        assert reports(account) == ["PROPFIND 0", "calendar-query", "PROPFIND 0"]
         account.dav.log.clear()
         mirror.refresh()
         assert mirror.unchanged
@@ -119,7 +150,7 @@ class TestLittleChanged:
     def test_only_the_changed_event_is_fetched(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         read = mirror.refresh()
-        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget"]
+        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget", "PROPFIND 0"]
         assert fetched(account) == ["e5.ics"]
         assert picture(read) == picture(mirror.fresh())
 
@@ -128,15 +159,15 @@ class TestLittleChanged:
         account.dav.quirks |= NO_SIGNALS if missing == "both" else {missing}
         for number in range(300):
             account.dav.put(f"{WORK}n{number}.ics", event(f"n{number}", 1 + number % 28))
-        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
-        mirror.refresh()
+        mirror = settled(account)
         account.dav.put(f"{WORK}n7.ics", event("n7", 3))
         account.dav.put(f"{WORK}new.ics", event("new", 4))
         del account.dav.shelves[WORK].resources["n100.ics"]
         account.dav.log.clear()
         read = mirror.refresh()
         assert sorted(fetched(account)) == ["n7.ics", "new.ics"]
-        assert len(account.dav.log) == 3
+        # Where there are signals, they are looked at again after the read.
+        assert len(account.dav.log) == (3 if missing == "both" else 4)
         assert picture(read) == picture(mirror.fresh())
 
     def test_an_event_that_is_taken_out_needs_no_fetch(self, account: StrangeAccount, mirror: Mirror) -> None:
@@ -212,7 +243,7 @@ class TestLittleChanged:
             account.dav.put(f"{WORK}n{number}.ics", event(f"n{number}", 2 + number % 7))
         account.dav.log.clear()
         read = mirror.refresh()
-        assert reports(account)[-1] == "calendar-query"
+        assert reports(account)[-2:] == ["calendar-query", "PROPFIND 0"]
         assert picture(read) == picture(mirror.fresh())
 
     def test_hrefs_in_another_spelling_are_the_same_events(self, account: StrangeAccount, mirror: Mirror) -> None:
@@ -291,8 +322,7 @@ class TestSignalsThatLie:
     def test_a_full_read_mends_what_was_a_lie(self, account: StrangeAccount, quirks: set[str]) -> None:
         account.dav.quirks |= quirks
         account.dav.put(f"{WORK}e.ics", event("e", 2))
-        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
-        mirror.refresh()
+        mirror = settled(account)
         account.dav.put(f"{WORK}e.ics", event("e", 3))
         assert picture(mirror.refresh()) != picture(mirror.fresh())
         mirror.remembered = None
@@ -528,10 +558,87 @@ class TestFaultsInTheMidst:
             mirror.refresh()
         assert_same(mirror)
 
+    @pytest.mark.parametrize("quirks", [set(), {"no_ctag"}, {"no_sync"}])
+    def test_an_event_that_was_away_just_when_it_was_first_read_shows_at_the_next_look(
+        self, account: StrangeAccount, quirks: set[str]
+    ) -> None:
+        account.dav.quirks |= {"hashed_signals", *quirks}
+        account.dav.put(f"{WORK}e.ics", event("e", 2))
+        account.dav.put(f"{WORK}other.ics", event("other", 3))
+        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
+        with away(account, "e.ics", during="calendar-query"):
+            assert mirror.refresh().event_ids == {f"{WORK}other.ics"}
+        assert_same(mirror)
+        assert_same(mirror)
+        assert mirror.unchanged
+
+    @pytest.mark.parametrize("quirks", [set(), {"no_ctag"}, {"no_sync"}])
+    @pytest.mark.parametrize("more", [0, 60])
+    def test_an_event_that_was_away_just_when_a_change_was_read_shows_at_the_next_look(
+        self, account: StrangeAccount, mirror: Mirror, quirks: set[str], more: int
+    ) -> None:
+        account.dav.quirks |= {"hashed_signals", *quirks}
+        # With so many more everything is read again.
+        for number in range(1 + more):
+            account.dav.put(f"{WORK}new{number}.ics", event(f"new{number}", 5))
+        found_by = "getcontenttype" if "no_sync" in quirks else "sync-collection"
+        with away(account, "e5.ics", during=found_by):
+            assert f"{WORK}e5.ics" not in (mirror.refresh().event_ids or ())
+        assert_same(mirror)
+        account.dav.log.clear()
+        assert_same(mirror)
+        assert mirror.unchanged
+
+    def test_an_event_that_was_there_for_a_look_only_is_none_when_it_comes_back(
+        self, account: StrangeAccount, mirror: Mirror
+    ) -> None:
+        account.dav.quirks.add("hashed_signals")
+        account.dav.put(f"{WORK}new.ics", event("new", 5))
+        with away(account, "new.ics", during="sync-collection"):
+            mirror.refresh()
+        assert_same(mirror)
+
+    @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: getattr(fault, "__name__", ""))
+    def test_a_look_after_the_read_that_fails_costs_no_more_than_the_list_next_time(
+        self, account: StrangeAccount, mirror: Mirror, fault: Callable[[StrangeAccount, str, str], None]
+    ) -> None:
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        with meanwhile(account, "calendar-multiget", lambda: fault(account, "PROPFIND", "getctag"), changes=False):
+            read = mirror.refresh(Deadline.after(1.5) if fault is stall else None)
+        account.dav.recover()
+        assert picture(read) == picture(mirror.fresh())
+        account.dav.log.clear()
+        mirror.refresh()
+        assert mirror.unchanged
+        assert reports(account) == ["PROPFIND 0", "PROPFIND 1"]
+
 
 @contextlib.contextmanager
-def meanwhile(account: StrangeAccount, name: str, change: Callable[[], None]) -> Iterator[None]:
-    """Somebody changes something right after the server has begun to answer this request."""
+def away(account: StrangeAccount, name: str, *, during: str) -> Iterator[None]:
+    """An event is taken out when a request comes, and put back as it was after all is read."""
+
+    class Taking(list[Asked]):
+        def append(self, asked: Asked) -> None:
+            super().append(asked)
+            if during in asked.body and name in account.dav.shelves[WORK].resources:
+                taken.append(account.dav.shelves[WORK].resources.pop(name))
+
+    taken: list[str] = []
+    account.dav.log = Taking(account.dav.log)
+    yield
+    account.dav.log = list(account.dav.log)
+    [text] = taken
+    account.dav.shelves[WORK].resources[name] = text
+
+
+@contextlib.contextmanager
+def meanwhile(
+    account: StrangeAccount, name: str, change: Callable[[], None], *, changes: bool = True
+) -> Iterator[None]:
+    """Somebody changes something right after the server has begun to answer this request.
+
+    Without ``changes`` it is nothing in the calendar.
+    """
 
     class Changing(list[Asked]):
         def append(self, asked: Asked) -> None:
@@ -547,7 +654,8 @@ def meanwhile(account: StrangeAccount, name: str, change: Callable[[], None]) ->
     account.dav.log = Changing(account.dav.log)
     yield
     assert late
-    account.dav.shelves[WORK].resources = late
+    if changes:
+        account.dav.shelves[WORK].resources = late
 
 
 BERLIN = (
@@ -607,7 +715,7 @@ class TestWhatAnEventMeans:
         settings = {**mirror.link.connection.settings, "addresses": '["other@example.com"]'}
         mirror.link = replace(mirror.link, connection=replace(mirror.link.connection, settings=settings))
         mirror.refresh()
-        assert reports(account) == ["PROPFIND 0", "calendar-query"]
+        assert reports(account) == ["PROPFIND 0", "calendar-query", "PROPFIND 0"]
 
     @pytest.mark.parametrize("memory", [b"", b"x", b"caldav1\n", b"caldav1\n\x00\x00\x00\x05abcdefgh"])
     def test_a_memory_that_is_none_reads_everything_again(

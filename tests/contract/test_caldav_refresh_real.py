@@ -176,17 +176,22 @@ def test_after_any_history_a_refresh_is_as_good_as_a_full_read(place: Place) -> 
     )
 
 
-def test_nothing_changed_is_one_request_and_one_change_is_three(place: Place) -> None:
+def test_nothing_changed_is_one_request_and_one_change_is_four(place: Place) -> None:
     mirror = place.mirror()
     for number in range(15):
         uid = f"n{number}"
         start = f"DTSTART:202612{1 + number % 7:02}T100000Z"
         place.server.put(f"{mirror.calendar_id}{uid}.ics", text(uid, (start, "DURATION:PT1H")))
-    mirror.refresh()
+    assert place.counted(mirror.refresh) == 2
+    # The list of etags confirms the first read.
+    assert place.counted(mirror.refresh) == 2
+    assert mirror.unchanged
     assert place.counted(mirror.refresh) == 1
     assert mirror.unchanged
     place.server.put(f"{mirror.calendar_id}n3.ics", text("n3", ("DTSTART:20261205T120000Z", "DURATION:PT2H")))
-    assert place.counted(mirror.refresh) == 3
+    # The look, what changed, its text, and the look after it.
+    assert place.counted(mirror.refresh) == 4
+    assert place.counted(mirror.refresh) == 1
     assert_same(mirror)
 
 

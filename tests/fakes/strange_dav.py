@@ -78,6 +78,7 @@ QUIRKS = {
     # what has changed
     "no_ctag": "there is no getctag",
     "no_sync": "there is no sync-token, and no report sync-collection",
+    "hashed_signals": "ctag and sync-token are made of what is there: equal states have equal ones, whatever was between",
     "frozen_signals": "ctag and sync-token stay the same whatever happens",
     "any_token_is_newest": "sync-collection knows of no change since any token",
     "tokens_expire": "sync-collection refuses every token with valid-sync-token",
@@ -470,8 +471,11 @@ class StrangeDav:
         return _response(href, etag + (f"<C:calendar-data>{escape(text)}</C:calendar-data>" if with_data else ""))
 
     def _state(self, path: str) -> int:
-        """The number of the calendar's present state; equal states have equal numbers only when nothing was between."""
+        """The number of the calendar's present state; equal states have equal numbers only when nothing was between, or
+        where signals are hashes."""
         states, now = self._states.setdefault(path, []), dict(self.shelves[path].resources)
+        if "hashed_signals" in self.quirks and now in states:
+            return states.index(now) + 1
         if not states or (states[-1] != now and "frozen_signals" not in self.quirks):
             states.append(now)
         return len(states)

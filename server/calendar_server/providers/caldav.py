@@ -34,7 +34,13 @@ from calendar_server.core.model import (
     Preset,
     UnreadableEvent,
 )
-from calendar_server.errors import CalendarGone, ForbiddenDestination, ProviderRefused, ProviderUnavailable
+from calendar_server.errors import (
+    CalendarGone,
+    ForbiddenDestination,
+    ProviderError,
+    ProviderRefused,
+    ProviderUnavailable,
+)
 from calendar_server.providers.base import Account, Deadline, EventRef, Link, Refreshed, Remembered, RemoteEvent, Secret
 from calendar_server.providers.caldav_address import BadHref, Origin, Reach, canonical
 from calendar_server.providers.caldav_discovery import (
@@ -64,6 +70,9 @@ from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expanded, Expander
+
+LOOK_AGAIN_S = 2.0
+"""Seconds for the look after a read. What was read is good without it, only less cheap to confirm."""
 
 
 class CaldavProvider:
@@ -172,16 +181,24 @@ class CaldavProvider:
                 return Refreshed(None, before.memory)
             known = unpack_known(before.memory)
             if known is not None and (signals.tell or not known.etags or any(known.etags.values())):
-                changes = find_changes(session, calendar_id, known, remembered.sync_token, self._calendar_events)
+                # A report tells what is different from what the token stands for, which need not be what we know.
+                token = remembered.sync_token if remembered.settled else ""
+                changes = find_changes(session, calendar_id, known, token, self._calendar_events)
                 if not changes.doubtful and not changes.too_many(len(known.etags)):
-                    refreshed = self._replace(session, calendar_id, reading, before, signals, known, changes)
+                    same = signals == replace(remembered, settled=True)
+                    refreshed = self._replace(session, calendar_id, reading, before, signals, known, changes, same)
                     if refreshed is not None:
                         return refreshed
         texts = read_texts(session, calendar_id, self._calendar_events)
         expanded = self._expand(texts, reading, deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
         known = _known(texts, expanded, Known(expanded.floating, others=others))
-        memory = pack(replace(signals, settled=not texts.empty), known)
+        if before is None and all(known.etags.values()):
+            # Somebody waits for it. The next refresh compares it with the list of all etags.
+            settled = not signals.tell
+        else:
+            settled = not texts.empty and self._hold(session, calendar_id, reading, signals)
+        memory = pack(replace(signals, settled=settled), known)
         return Refreshed(replace(expanded.read, event_ids=texts.event_ids), memory)
 
     def _replace(
@@ -193,17 +210,24 @@ class CaldavProvider:
         signals: Signals,
         known: Known,
         changes: Changes,
+        same: bool,
     ) -> Refreshed | None:
-        """Read what has changed, in the place of what is remembered of it. None: everything has to be read."""
-        if not known.floating:
-            return None
+        """Read what has changed, in the place of what is remembered of it. None: everything has to be read.
+
+        ``same``: the signals are those that are remembered.
+        """
         kept = {
             each: etag for each, etag in known.etags.items() if each not in changes.gone and each not in changes.fetch
         }
         if len(kept) == len(known.etags) and not changes.fetch:
+            # What was read is what there is. The same signals, before that read and now, are its signals.
+            if not same:
+                signals = replace(signals, settled=self._hold(session, calendar_id, reading, signals))
             if changes.others != known.others:
                 return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))
+        if not known.floating:
+            return None
         texts = Texts()
         try:
             fetch(session, calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
@@ -217,7 +241,20 @@ class CaldavProvider:
             kept.keys(), expanded.read.events, expanded.read.unreadable
         )
         read = CalendarRead(picture.events, picture.unreadable, frozenset(now.etags))
-        return Refreshed(read, pack(replace(signals, settled=not texts.empty), now))
+        settled = not texts.empty and self._hold(session, calendar_id, reading, signals)
+        return Refreshed(read, pack(replace(signals, settled=settled), now))
+
+    @staticmethod
+    def _hold(session: Session, calendar_id: CalendarId, reading: Reading, signals: Signals) -> bool:
+        """Whether the signals from before a read still hold after it. If that cannot be learned soon, they do not."""
+        if not signals.tell:
+            return True  # there are none that could mislead
+        try:
+            look = look_at(session.hurried(LOOK_AGAIN_S), calendar_id, signals=True)
+        except ProviderError:
+            return False
+        basis = (calendar_id, *sorted(reading.addresses))
+        return signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """We name the resources that we make."""

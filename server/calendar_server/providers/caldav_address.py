@@ -22,6 +22,7 @@ from calendar_server.providers.addresses import is_inner_name, parse_url
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 _PLAIN_PATH = re.compile(r"/(?:(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)")
+_CANONICAL_PATH = re.compile(r"/|(?:/[A-Za-z0-9_~@-][A-Za-z0-9._~@-]*)+/?")
 _DNS_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
 
 URL_BYTES_MOST = 2048
@@ -171,6 +172,8 @@ def canonical(path_or_url: str) -> str:
 
     A full URL keeps its origin in front.
     """
+    if _CANONICAL_PATH.fullmatch(path_or_url):
+        return path_or_url.removesuffix("/") or "/"  # what nearly all of them are
     front = ""
     if re.match(r"https?://", path_or_url, re.IGNORECASE):
         front, path_or_url = str(Origin.of(path_or_url)), urlsplit(path_or_url).path
@@ -193,6 +196,10 @@ def collection_id(id: str) -> str:
 
 def member_id(calendar_id: str, found_id: str) -> str:
     """The id of a member of a calendar, one and the same however the server spells the path before its last segment."""
+    if found_id.startswith(calendar_id) and calendar_id.endswith("/"):
+        plain = found_id[len(calendar_id) :]
+        if _UNRESERVED.fullmatch(plain) and plain not in (".", ".."):
+            return found_id  # what nearly all of them are
     here, there = canonical(calendar_id), canonical(found_id)
     parent, _, name = there.rpartition("/")
     if parent != here.rstrip("/") or not name:

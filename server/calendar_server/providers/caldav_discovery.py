@@ -269,7 +269,7 @@ def _asked_itself(session: Session, id: str, member: Member) -> Member:
             return member
         raise failure(answer)
     itself = own(multistatus(answer.body, answer.status), answer, session.reach)
-    return member if itself is None else replace(member, found={**itself.found, **member.found})
+    return member if itself is None else member._replace(found={**itself.found, **member.found})
 
 
 def _collection(id: CalendarId, member: Member, canonical_of: Callable[[str], str]) -> Collection:

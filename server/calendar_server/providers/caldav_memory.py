@@ -34,7 +34,8 @@ _TOKEN_MOST = 4_000
 class Signals:
     """``basis`` is what the reading depends on besides the calendar itself. All but ``sync_token`` are fingerprints.
 
-    Not ``settled``: the server handed out no text for some event, and may do so soon though nothing changes.
+    Not ``settled``: that they stay the same does not say that nothing has changed. The server handed out no text for some
+    event, and may do so soon; or they may not be those of what was read (see `caldav_refresh`).
     """
 
     basis: str

@@ -14,10 +14,9 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
-from types import SimpleNamespace
-from typing import ClassVar
+from types import MappingProxyType, SimpleNamespace
+from typing import ClassVar, NamedTuple
 from xml.parsers import expat
 
 from caldav.elements import cdav, dav
@@ -130,6 +129,7 @@ TIME_ZONE_ID = _TimeZoneId.tag
 TRANSPARENCY = _Transparency.tag
 
 HREF = dav.Href.tag
+_PROPSTAT, _PROP, _STATUS, _ERROR = dav.PropStat.tag, dav.Prop.tag, dav.Status.tag, DAV + "error"
 UNAUTHENTICATED = DAV + "unauthenticated"
 COLLECTION = dav.Collection.tag
 CALENDAR = cdav.Calendar.tag
@@ -197,9 +197,8 @@ def _bytes(element: BaseElement) -> bytes:
 # Answers
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
-    """One property of a resource, as flat as we ever need it."""
+class Property(NamedTuple):
+    """One property of a resource, as flat as we ever need it. A tuple: an answer has thousands."""
 
     text: str
     """The text of the element itself."""
@@ -211,8 +210,7 @@ class Property:
     """The ``name`` attributes of all elements in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """What a multistatus says of one resource.
 
     ``status`` is the one of the resource as a whole, None where its properties have their own. ``found`` are the
@@ -221,8 +219,8 @@ class Member:
 
     href: str
     status: int | None
-    found: Mapping[str, Property] = field(default_factory=dict)
-    failed: Mapping[str, int] = field(default_factory=dict)
+    found: Mapping[str, Property] = MappingProxyType({})
+    failed: Mapping[str, int] = MappingProxyType({})
     errors: frozenset[str] = frozenset()
 
     @property
@@ -268,7 +266,7 @@ def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
             tree = _tree(body)
     except ProviderUnavailable:
         return frozenset(), ()
-    if tree is None or tree.tag != DAV + "error":
+    if tree is None or tree.tag != _ERROR:
         return frozenset(), ()
     flat = _property(tree)
     return flat.tags, flat.hrefs
@@ -293,7 +291,9 @@ def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> Iterator[None]:
 
 def _tree(body: bytes) -> etree._Element | None:
     body = _cleaned(body)
-    _look_through(body)
+    plain = _is_plain(body)
+    if not plain:
+        _look_through(body)
     # A type other than XML keeps the package from telling the log what it could not parse.
     answer = SimpleNamespace(
         headers={"Content-Type": "text/calendar"}, status_code=207, content=body, text="", reason="Multi-Status"
@@ -302,11 +302,40 @@ def _tree(body: bytes) -> etree._Element | None:
     # server starts. `warm` imports it as soon as the server serves.
     from caldav.response import DAVResponse
 
-    return DAVResponse(answer).tree
+    tree: etree._Element | None = DAVResponse(answer).tree
+    if plain and tree is None:
+        raise ProviderUnavailable("The server's answer is cut short or not XML.")
+    if plain and _too_deep(tree):
+        raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+    return tree
 
 
+_too_deep = etree.XPath(f"boolean({'/*' * (DEPTH_MOST + 1)})")
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether a cleaned document can be none of those that have to be refused before a tree is made of it, but for its
+    depth: it is not long, has nothing that begins as a document type does, and is UTF-8.
+
+    Nearly all are. To look through one costs as much as all else about it; the parser itself then tells whether it is
+    well-formed to its last byte.
+    """
+    return (
+        0 < len(body) < LARGE
+        and b"<!" not in body
+        and body.count(b"<") + body.count(b"=") <= ELEMENTS_MOST
+        and body[:2] not in _UTF16_MARKS
+        and ((declared := _DECLARATION.match(body)) is None or declared[1].lower() in _UTF8_NAMES)
+        # Another declaration than these may name any encoding.
+        and (declared is not None or not body.startswith(b"<?xml") or _NO_ENCODING.match(body) is not None)
+    )
+
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF8_NAMES = (b"utf-8", b"utf8", b"us-ascii")
 _UTF8_MARK = b"\xef\xbb\xbf"
 _DECLARATION = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"'][^>]{0,200}?\?>")
+_NO_ENCODING = re.compile(rb"<\?xml version=[\"']1\.0[\"'] ?\?>")
 _CONTROLS = bytes(set(range(0x20)) - {0x09, 0x0A, 0x0D})
 _TO_SPACES = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
 _CONTROL_REFERENCE = re.compile(rb"&#(?:0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|[xX]0*(?:[0-8bceBCEfF]|1[0-9a-fA-F]));")
@@ -317,9 +346,7 @@ def _cleaned(body: bytes) -> bytes:
     all: control characters, and bytes that are not the UTF-8 they claim to be."""
     body = body.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n")
     declared = _DECLARATION.match(body)
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff") or (
-        declared and declared[1].lower() not in (b"utf-8", b"utf8", b"us-ascii")
-    ):
+    if body[:2] in _UTF16_MARKS or (declared and declared[1].lower() not in _UTF8_NAMES):
         return body
     body = _CONTROL_REFERENCE.sub(b" ", body.translate(_TO_SPACES))
     try:
@@ -373,36 +400,65 @@ def _look_through(body: bytes) -> None:
 
 
 def _member(response: etree._Element) -> Member:
-    href = response.findtext(HREF, "").strip()
+    # Child by child: to search for each thing by its name costs several times as much.
+    href = status = errors = None
+    propstats: list[etree._Element] = []
+    for child in response:
+        tag = child.tag
+        if tag == _PROPSTAT:
+            propstats.append(child)
+        elif tag == HREF and href is None:
+            href = child.text or ""
+        elif tag == _STATUS and status is None:
+            status = child.text or ""
+        elif tag == _ERROR and errors is None:
+            errors = child
+    href = (href or "").strip()
     if not href:
         raise ProviderUnavailable("The server's answer leaves out what it is about.")
     if len(href) > HREF_MOST:
         raise ProviderUnavailable("The server's names for its things are longer than this service reads.")
     found: dict[str, Property] = {}
     failed: dict[str, int] = {}
-    for propstat in response.iterfind(dav.PropStat.tag):
-        status = _status(propstat.findtext(dav.Status.tag))
-        for prop in propstat.iterfind(dav.Prop.tag):
-            for element in _elements(prop):
-                # Some servers leave the status out where all is well.
-                if status is None or 200 <= status < 300:
-                    found[element.tag] = _property(element)
-                else:
-                    failed[element.tag] = status
-    errors = response.find(DAV + "error")
+    for propstat in propstats:
+        _take_propstat(propstat, found, failed)
     return Member(
         href,
-        _status(response.findtext(dav.Status.tag)),
+        _status(status),
         found,
-        {tag: status for tag, status in failed.items() if tag not in found},
+        {tag: code for tag, code in failed.items() if tag not in found} if failed else failed,
         _property(errors).tags if errors is not None else frozenset(),
     )
+
+
+def _take_propstat(propstat: etree._Element, found: dict[str, Property], failed: dict[str, int]) -> None:
+    told = None
+    props: list[etree._Element] = []
+    for child in propstat:
+        tag = child.tag
+        if tag == _PROP:
+            props.append(child)
+        elif tag == _STATUS and told is None:
+            told = child.text or ""
+    status = _status(told)
+    for prop in props:
+        for element in prop:
+            tag = element.tag
+            if not isinstance(tag, str):
+                continue  # a comment or an instruction
+            # Some servers leave the status out where all is well.
+            if status is None or 200 <= status < 300:
+                found[tag] = _property(element)
+            else:
+                failed[tag] = status
 
 
 def _status(text: str | None) -> int | None:
     """The code of a status line; 500 for one that cannot be read."""
     if text is None:
         return None
+    if text == "HTTP/1.1 200 OK":
+        return 200  # nearly always
     told = re.fullmatch(r"\s*HTTP/\S+\s+([1-5][0-9][0-9])(\s.*)?", text, re.DOTALL)
     return int(told[1]) if told else 500
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from calendar_server.core.ical import unfolded
 from calendar_server.core.model import CalendarId, EventId
@@ -68,8 +69,7 @@ class Texts:
         return frozenset(self.found) | frozenset(self.empty)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """An event, how the server spells it, and its strong etag, else empty."""
 
     event_id: EventId
@@ -218,9 +218,10 @@ def _about(
     if len(members) - (itself is not None) > events_most:
         raise ProviderUnavailable(f"The calendar has more than the {events_most} events that are read.")
     found = []
+    id_in, at = session.reach.id_in, answer.url
     for member in members:
         if member is not itself:
-            id = member_id(calendar_id, session.reach.id_in(member.href, answer.url))
+            id = member_id(calendar_id, id_in(member.href, at))
             found.append((Listed(EventId(id), member.href, strong(member.text(protocol.ETAG))), member))
     return found
 

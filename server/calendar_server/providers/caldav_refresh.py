@@ -9,6 +9,11 @@ Each resource stands alone (`core.busy`), but for one thing: where dates and flo
 zone changes, everything is read again. If it has none, its events vote; their votes are remembered one by one, so that
 the zone elected is that of a full read, and another outcome reads everything again.
 
+Some servers make their signals of what is there (Radicale's are a hash of it), so that what is taken out and put back shows
+the same ones again. Were it away just when it was read, it would never show. So signals count only if they are the same
+before and after a read: after a refresh that found something new they are asked for again. The first read of a calendar,
+which somebody waits for, is spared that: the next refresh compares it with the list of all etags instead.
+
 What is not to be relied on ends in a list instead of a report, or in a full read instead of a list; never in a guess.
 What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read.
 """

@@ -7,6 +7,7 @@ share its ``Standing``, so that not each of them tries a password that was refus
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -106,6 +107,12 @@ class Session:
     @property
     def deadline(self) -> Deadline:
         return self._deadline
+
+    def hurried(self, seconds: float) -> Session:
+        """The same conversation, for something that may not take longer than so many seconds."""
+        other = copy.copy(self)
+        other._deadline = self._deadline.sooner(seconds)
+        return other
 
     def propfind(self, url: str, properties: Iterable[str], depth: Literal[0, 1]) -> Answer:
         """Ask for properties of a resource, and with depth 1 of its members."""

@@ -20,6 +20,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from calendar_server.errors import ForbiddenDestination
 from calendar_server.providers.addresses import AllowList, UrlParts, canonical_host, parse_url
@@ -219,7 +220,9 @@ def _close_all(lines: list[Line]) -> None:
         line.close()
 
 
+@lru_cache(maxsize=256)
 def _parts(url: str) -> UrlParts:
+    # A calendar is asked several things in a row.
     try:
         return parse_url(url.partition("#")[0], bytes_max=LINK_BYTES_MAX)
     except ValueError:

@@ -11,11 +11,13 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +32,7 @@ from calendar_server.core.busy import (
     zone_of,
     zone_vote,
 )
-from calendar_server.core.model import Interval
+from calendar_server.core.model import EventId, Interval
 from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
@@ -124,9 +126,35 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def ready() -> int:
-    """Answer that the child is there: its process id."""
-    return os.getpid()
+DONE, NO_MEMORY, FAILED = range(3)
+"""What a task came to. Only with the first there is a value."""
+
+
+def serve(
+    asked: Connection, answers: Connection, event_s: float, address_space_bytes: int, progress: ctypes.c_long
+) -> None:
+    """What a child does: tell that it is there, then task after task, a function and its arguments, until it is ended."""
+    start(event_s, address_space_bytes, progress)
+    answers.send_bytes(b"")
+    while True:
+        try:
+            request = asked.recv_bytes()
+        except EOFError:
+            return
+        answers.send_bytes(_answer(request))
+
+
+def _answer(request: bytes) -> bytes:
+    kind = FAILED
+    try:
+        function, arguments = pickle.loads(request)  # noqa: S301 — from our own parent
+        return pickle.dumps((DONE, function(*arguments)), pickle.HIGHEST_PROTOCOL)
+    except MemoryError:
+        kind = NO_MEMORY
+    except BaseException:
+        # Whatever it was, it says nothing about the next task; and what it says about this one may be a private text.
+        kind = FAILED
+    return pickle.dumps((kind, None))
 
 
 def understand_zone(calendar_timezone: str) -> str:
@@ -135,28 +163,37 @@ def understand_zone(calendar_timezone: str) -> str:
     return _guard.run(lambda: own_zone(calendar_timezone)) or ""
 
 
-def cast_votes(resources: Sequence[Resource]) -> list[Vote]:
-    """What each of these resources says about the calendar's zone."""
+def cast_votes(texts: Sequence[tuple[str, str]]) -> list[Vote]:
+    """What each of these resources, told by id and text, says about the calendar's zone."""
+    return _cast_votes(_resources(texts))
+
+
+def _resources(texts: Sequence[tuple[str, str]]) -> list[Resource]:
+    return [Resource(EventId(event_id), text) for event_id, text in texts]
+
+
+def _cast_votes(resources: Sequence[Resource]) -> list[Vote]:
     assert _guard is not None
     return _guard.run(lambda: [zone_vote(each) for each in resources]) or [("", "")] * len(resources)
 
 
 def read_slice(
-    resources: Sequence[Resource], reading: Reading, floating: str | None, voting: bool, slice_s: float
+    texts: Sequence[tuple[str, str]], reading: Reading, floating: str | None, voting: bool, slice_s: float
 ) -> Slice:
-    """Read resources one after another until ``slice_s`` of CPU time are used; at least one.
+    """Read resources, told by id and text, one after another until ``slice_s`` of CPU time are used; at least one.
 
     ``floating``: the zone for dates and floating times, None to choose it from these resources. ``voting``: ask for
     their votes though it is known.
     """
     assert _guard is not None
     began = time.process_time()
+    resources = _resources(texts)
     votes: list[Vote] | None = None
     if floating is None:
         floating = understand_zone(reading.calendar_timezone)
         voting = not floating
     if voting:
-        votes = cast_votes(resources)
+        votes = _cast_votes(resources)
         floating = floating or elected(votes)
     zone = zone_of(floating)
     results: list[Packed] = []

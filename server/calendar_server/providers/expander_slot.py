@@ -1,7 +1,8 @@
-"""One child process for reading calendar text, and its end when it overruns: pebble's door.
+"""One child process for reading calendar text, and its end when it overruns.
 
-A slot is a pebble pool of one process. Pools of several share their pipes, and a child that dies in the wrong moment
-takes the others' answers along.
+The thread that wants something read writes it into a pipe and waits at another for the result. No thread stands between
+them: pools of processes pass a task through three threads of their own, which cost as much as reading a small calendar and,
+when fifty are read at once, wait for the interpreter each time.
 
 Children are spawned, not forked: the parent has gRPC's threads. They inherit neither files nor sockets.
 """
@@ -10,25 +11,34 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
+import pickle
+import select
+import struct
 import sys
 import threading
+import time
 import types
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, TypeVar, TypeVarTuple
-
-from pebble import ProcessExpired, ProcessPool
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from calendar_server.errors import ProviderUnavailable
-from calendar_server.providers.expander_child import ready, start
+from calendar_server.providers.expander_child import DONE, NO_MEMORY, serve
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START_S = 10.0
 """Seconds that a child may take to start on a busy machine."""
+_SEND_S = 10.0
+"""Seconds that a child may take to take a task in. It waits for one, and has them in milliseconds."""
+_END_S = 5.0
+"""Seconds that are waited for a child that was killed."""
+_PIECE = 1024 * 1024
+_LENGTH = struct.Struct("!i")
+"""How ``multiprocessing`` writes the length of a message in front of it."""
 
 
 class ChildTimedOut(Exception):
@@ -67,17 +77,103 @@ class _Spawn(SpawnContext):
     Process = _Child
 
 
+class _Line:
+    """A child, and the pipes to and from it. Every wait has an end; ``OSError`` and ``EOFError``: the child is no more."""
+
+    def __init__(self, limits: tuple[float, int, ctypes.c_long]):
+        context = _Spawn()
+        (child_in, self._to), (self._from, child_out) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+        self._process = context.Process(target=serve, args=(child_in, child_out, *limits), daemon=True)
+        try:
+            self._process.start()
+        finally:
+            # Only the child has these ends now, so that its end shows here.
+            child_in.close()
+            child_out.close()
+        for each in (self._to, self._from):
+            os.set_blocking(each.fileno(), False)
+        self._came = bytearray()
+
+    def send(self, message: bytes, until: float) -> None:
+        """Write a message. Raises ``TimeoutError`` (an ``OSError``) when it is not taken in time."""
+        rest = memoryview(_LENGTH.pack(len(message)) + message)
+        while rest:
+            try:
+                rest = rest[os.write(self._to.fileno(), rest[:_PIECE]) :]
+            except BlockingIOError:
+                if not _ready(self._to, select.POLLOUT, until):
+                    raise TimeoutError from None
+
+    def fileno(self) -> int:
+        return self._from.fileno()
+
+    def receive(self, until: float) -> bytes | None:
+        """The next message; None when it has not come whole by then."""
+        while (length := self._length()) is None or len(self._came) < _LENGTH.size + length:
+            try:
+                piece = os.read(self._from.fileno(), _PIECE)
+            except BlockingIOError:
+                if not _ready(self._from, select.POLLIN, until):
+                    return None
+            else:
+                if not piece:
+                    raise EOFError
+                self._came += piece
+        message = bytes(memoryview(self._came)[_LENGTH.size : _LENGTH.size + length])
+        self._came.clear()
+        return message
+
+    def _length(self) -> int | None:
+        return int(_LENGTH.unpack_from(self._came)[0]) if len(self._came) >= _LENGTH.size else None
+
+    def stirs(self) -> bool:
+        """Whether something has come in, be it the child's end."""
+        return _ready(self._from, select.POLLIN, 0.0)
+
+    def end(self, *, wait: bool = False) -> None:
+        """Kill the child; ``wait`` until it is no more. Its pipes close with this object: others may wait at them."""
+        self._process.kill()
+        if wait:
+            self._process.join(_END_S)
+        else:
+            threading.Thread(target=self._process.join, name="end-child", daemon=True).start()
+
+
+def _ready(connection: Connection, event: int, until: float) -> bool:
+    """Wait until the pipe can be read or written, or has ended; False when it is ``until`` (monotonic) before that."""
+    poll = select.poll()
+    poll.register(connection.fileno(), event)
+    # Rounded up: a wait of less than a millisecond must not become a busy loop.
+    return bool(poll.poll(max(0, -int((time.monotonic() - until) * 1000 // 1))))
+
+
+class Task(Generic[T]):
+    """Something that a child is doing."""
+
+    def __init__(self, line: _Line):
+        self.line = line
+
+    def done(self) -> bool:
+        """Whether its result, or the child's end, is there."""
+        return self.line.stirs()
+
+
+def wait_for_any(tasks: Sequence[Task[T]], timeout_s: float) -> None:
+    """Wait until one of the tasks is done, or for so long."""
+    poll = select.poll()
+    for task in tasks:
+        poll.register(task.line.fileno(), select.POLLIN)
+    poll.poll(max(0, -int(-timeout_s * 1000 // 1)))
+
+
 class Slot:
     """One child. Only one caller uses it at a time; ``killed`` counts children that ended inside a task."""
-
-    GRACE_S = 2.0
-    """Seconds until a task that is over its time is given up together with its pool."""
 
     def __init__(self, event_s: float, address_space_bytes: int):
         self._progress: ctypes.c_long = multiprocessing.get_context("spawn").RawValue(ctypes.c_long, -1)
         self._limits = (event_s, address_space_bytes, self._progress)
-        self._pool: ProcessPool | None = None
-        self._starting: Future[int] | None = None
+        self._line: _Line | None = None
+        self._is_ready = False
         self._lock = threading.Lock()
         self._closed = False
         self.killed = 0
@@ -86,75 +182,94 @@ class Slot:
         """Start the child unless it is there; do not wait for it. Raises ``ProviderUnavailable``."""
         with self._lock:
             if self._closed:
-                raise ProviderUnavailable("The service is shutting down.")
-            if self._pool is None:
-                self._pool = ProcessPool(max_workers=1, initializer=start, initargs=self._limits, context=_Spawn())
-                self._starting = self._pool.schedule(ready)
+                raise _shutting_down()
+            if self._line is not None and self._is_ready and self._line.stirs():
+                # Nobody has asked it anything: it has ended by itself, or was ended for the memory it took.
+                self._line.end()
+                self._line = None
+            if self._line is None:
+                self._is_ready = False
+                try:
+                    self._line = _Line(self._limits)
+                except OSError as error:
+                    raise _not_now() from error
 
     def wait_ready(self, start_s: float = START_S) -> None:
         """Wait until the child that was launched is there. Raises ``ProviderUnavailable``."""
-        starting = self._starting
-        if starting is None:
+        line = self._line
+        if line is None or self._is_ready:
             return
         try:
-            starting.result(min(start_s, START_S))
-            self._starting = None
-        except Exception as error:
+            if line.receive(time.monotonic() + min(start_s, START_S)) is None:
+                raise TimeoutError
+            self._is_ready = True
+        except (OSError, EOFError) as error:
             if not isinstance(error, TimeoutError) or start_s >= START_S:
                 self.renew()
-            raise ProviderUnavailable("Calendar text cannot be read at the moment.") from error
+            raise _not_now() from error
 
-    def run(
-        self, function: Callable[[*Ts], T], arguments: tuple[*Ts], limit_s: float, start_s: float = START_S
-    ) -> Future[T]:
-        """Begin a task, which is ended after ``limit_s``. The start of the child does not count; it may take ``start_s``.
+    def run(self, function: Callable[[*Ts], T], arguments: tuple[*Ts], start_s: float = START_S) -> Task[T]:
+        """Begin a task; whoever does ends it by ``result``. The start of the child may take ``start_s``.
 
         Raises ``ProviderUnavailable`` when there is no child to be had.
         """
         self.launch()
         self.wait_ready(start_s)
-        pool = self._pool
-        if pool is None:
-            raise ProviderUnavailable("The service is shutting down.")
+        line = self._line
+        if line is None:
+            raise _shutting_down()
         self._progress.value = -1
         try:
-            future: Future[T] = pool.schedule(function, args=arguments, timeout=limit_s)
-        except RuntimeError as error:
+            line.send(pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL), time.monotonic() + _SEND_S)
+        except OSError as error:
             self.renew()
-            raise ProviderUnavailable("Calendar text cannot be read at the moment.") from error
-        return future
+            raise _not_now() from error
+        return Task(line)
 
-    def result(self, future: Future[T], limit_s: float) -> T:
-        """The task's result. Raises ``ChildTimedOut``, ``ChildEnded``, and ``MemoryError`` as the child raised it."""
+    def result(self, task: Task[T], limit_s: float) -> T:
+        """The task's result, which may take ``limit_s`` from now on; its child is ended when it takes longer.
+
+        Raises ``ChildTimedOut``, ``ChildEnded``, and ``MemoryError`` where that is what the child met.
+        """
         try:
-            return future.result(limit_s + self.GRACE_S if limit_s else 0)
-        except (TimeoutError, CancelledError) as error:
-            # Also when pebble ended it in time: a fresh pool is cheap, and surely has forgotten the task.
-            self.renew()
-            raise ChildTimedOut from error
-        except (ProcessExpired, BrokenProcessPool) as error:
+            message = task.line.receive(time.monotonic() + limit_s)
+        except (OSError, EOFError) as error:
             at = self._progress.value
             self.renew()
+            if self._closed:
+                raise _shutting_down() from error
             raise ChildEnded(at if at >= 0 else None) from error
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise ProviderUnavailable("The calendar's text could not be read.") from error
+        if message is None:
+            self.renew()
+            raise ChildTimedOut
+        kind, value = pickle.loads(message)  # noqa: S301 — from a child of ours, which unpickles nothing but what we send
+        if kind == DONE:
+            result: T = value
+            return result
+        if kind == NO_MEMORY:
+            raise MemoryError
+        raise ProviderUnavailable("The calendar's text could not be read.")
 
     def renew(self) -> None:
         """Throw the child away. The next task gets a new one."""
         with self._lock:
-            pool, self._pool, self._starting = self._pool, None, None
-            if pool is not None:
+            line, self._line, self._is_ready = self._line, None, False
+            if line is not None:
                 self.killed += 1
-        if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            threading.Thread(target=pool.join, name="end-child", daemon=True).start()
+        if line is not None:
+            line.end()
 
     def close(self) -> None:
         """End the child, for good."""
         with self._lock:
-            pool, self._pool, self._closed = self._pool, None, True
-        if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
+            line, self._line, self._closed = self._line, None, True
+        if line is not None:
+            line.end(wait=True)
+
+
+def _shutting_down() -> ProviderUnavailable:
+    return ProviderUnavailable("The service is shutting down.")
+
+
+def _not_now() -> ProviderUnavailable:
+    return ProviderUnavailable("Calendar text cannot be read at the moment.")

@@ -234,7 +234,7 @@ class Availability:
             refused = NeedsReauth() if snapshot.head.status is ConnectionStatus.NEEDS_REAUTH else None
             for calendar_id in lacking.get(snapshot.head.id, ()):
                 asked[snapshot.head.id, calendar_id] = refused or _throttled(snapshot.held.get(calendar_id), now)
-        connections = self._store.connections.get_many(caller.organization_id, list(lacking))
+        connections = self._snapshots.connections(caller.organization_id, list(lacking))
         needs = [
             Need(connection, calendar_ids)
             for connection in connections

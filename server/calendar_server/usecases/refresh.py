@@ -20,10 +20,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
@@ -48,6 +50,8 @@ from calendar_server.usecases.hosts import host_of
 from calendar_server.usecases.lanes import Lanes
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Key = tuple[ConnectionId, CalendarId]
 """One calendar of one connection."""
@@ -286,6 +290,7 @@ class Refresher:
             for row in self._store.mirror.busy([flight.need.connection.id for flight in flights])
         }
         running: dict[Future[_Result], tuple[_Flight, CalendarId]] = {}
+        ended_reads: SimpleQueue[Future[_Result]] = SimpleQueue()
         open_calendars: dict[_Flight, int] = {}
         results: dict[_Flight, dict[CalendarId, _Result | CalendarError]] = {}
         for flight in flights:
@@ -300,6 +305,7 @@ class Refresher:
                 work = partial(context.run, self._read, flight, calendar_id, row)
                 future = self._threads.submit(host_of(connection), work)
                 running[future] = (flight, calendar_id)
+                future.add_done_callback(ended_reads.put)
         ended = [flight for flight in flights if not open_calendars[flight]]
         store_at = time.monotonic()
         while running or ended:
@@ -310,9 +316,9 @@ class Refresher:
                 ended = []
                 continue
             until = min(store_at, deadline.at + ANSWER_S) if ended else deadline.at + ANSWER_S
-            done, _ = wait(running, timeout=max(0.0, until - time.monotonic()), return_when=FIRST_COMPLETED)
+            done = _taken(ended_reads, max(0.0, until - time.monotonic()))
             if not done and time.monotonic() >= deadline.at + ANSWER_S:
-                done = set(running)
+                done = list(running)
             for future in done:
                 flight, calendar_id = running.pop(future)
                 results[flight][calendar_id] = _outcome(future)
@@ -460,6 +466,16 @@ class Refresher:
             if self._flights.get(flight.need.connection.id) is flight:
                 del self._flights[flight.need.connection.id]
         flight.done.set()
+
+
+def _taken(queue: SimpleQueue[T], timeout_s: float) -> list[T]:
+    """All that is in the queue; while there is nothing, wait for the first, at most so long."""
+    taken: list[T] = []
+    with suppress(Empty):
+        taken.append(queue.get(timeout=timeout_s))
+        while True:
+            taken.append(queue.get_nowait())
+    return taken
 
 
 def _unsaved(flight: _Flight, results: Mapping[CalendarId, _Result | CalendarError]) -> dict[CalendarId, Unsaved]:

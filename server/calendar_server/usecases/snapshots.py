@@ -23,6 +23,7 @@ from calendar_server.core.model import (
     BusyState,
     CalendarId,
     CalendarRead,
+    Connection,
     ConnectionId,
     EventId,
     Instant,
@@ -38,6 +39,10 @@ from calendar_server.usecases.commands import CalendarBusy, Target
 from calendar_server.usecases.refresh import Unsaved
 
 TARGETS_MOST = 4096
+CONNECTIONS_MOST = 64
+"""Sets of connections that providers were just asked about. Good only until the next commit, so few are worth it."""
+TURNS = 64
+"""Locks that those who look the same up at once take turns by."""
 OVERLAY_BEFORE = 2 * DAY
 """Bookings that ended longer ago are not kept in snapshots, but asked for when a window reaches back to them."""
 FOR_EVER = 2**62
@@ -122,6 +127,8 @@ class Snapshots:
         self._lock = threading.Lock()
         self._kept: OrderedDict[ConnectionId, Snapshot] = OrderedDict()
         self._targets: dict[tuple[OrganizationId, Target], tuple[int | None, Group]] = {}
+        self._connections: dict[tuple[OrganizationId, tuple[ConnectionId, ...]], tuple[int, Sequence[Connection]]] = {}
+        self._turns = [threading.Lock() for _ in range(TURNS)]
 
     def of(self, organization_id: OrganizationId, target: Target) -> tuple[Group, Instant]:
         """Snapshots of a target's live connections, in the order given, an owner's oldest first; and the time now.
@@ -130,8 +137,43 @@ class Snapshots:
         """
         seen = self._store.data_version()
         known = self._targets.get((organization_id, target))
-        if known is not None and seen is not None and known[0] == seen:
+        if seen is None:
+            return self._looked_up(organization_id, target, None, known)
+        if known is not None and known[0] == seen:
             return known[1], self._store.now()
+        # Of many who come for the same at once, as all do who waited for one read, one looks and the others find it.
+        with self._turns[hash((organization_id, target)) % TURNS]:
+            seen = self._store.data_version()
+            known = self._targets.get((organization_id, target))
+            if known is not None and known[0] == seen:
+                return known[1], self._store.now()
+            return self._looked_up(organization_id, target, seen, known)
+
+    def connections(
+        self, organization_id: OrganizationId, connection_ids: Sequence[ConnectionId]
+    ) -> Sequence[Connection]:
+        """The live connections with these ids, as they are now."""
+        seen = self._store.data_version()
+        key = (organization_id, tuple(connection_ids))
+        known = self._connections.get(key)
+        if known is not None and seen is not None and known[0] == seen:
+            return known[1]
+        found = self._store.connections.get_many(organization_id, connection_ids)
+        if seen is not None and self._entries:
+            with self._lock:
+                if len(self._connections) >= CONNECTIONS_MOST:
+                    self._connections.clear()
+                self._connections[key] = (seen, found)
+        return found
+
+    def _looked_up(
+        self,
+        organization_id: OrganizationId,
+        target: Target,
+        seen: int | None,
+        known: tuple[int | None, Group] | None,
+    ) -> tuple[Group, Instant]:
+        """What ``of`` answers, by the database. ``seen`` is its version before that."""
         heads, now = self._store.mirror.heads(organization_id, list(dict.fromkeys(target.connection_ids)), target.owner)
         if target.connection_ids:
             by_id = {head.id: head for head in heads}
