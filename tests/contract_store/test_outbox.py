@@ -21,7 +21,7 @@ from calendar_server.core.model import (
     EventState,
     OrganizationId,
 )
-from calendar_server.store.outbox import CLAIMS
+from calendar_server.store.claims import CLAIMS
 from calendar_server.store.rows import OursRow, OutboxRow
 from calendar_server.store.store import Store, StoreError
 from tests.contract_store.examples import add_connection, add_push, at_once, booking, outbox_row

@@ -27,8 +27,11 @@ BATCH = 200
 """Rows read at once when all are gone through."""
 
 _LIVE = C.disconnected_at.is_null()
-_NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
-_COLUMNS = tuple(getattr(C, name) for name in _NAMES)
+NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_COLUMNS = tuple(getattr(C, name) for name in NAMES)
+_SELECT = f"SELECT {', '.join(NAMES)} FROM connections WHERE disconnected_at IS NULL"  # noqa: S608
+_GET = f"{_SELECT} AND organization_id = ? AND id = ?"
+_OF_OWNER = f"{_SELECT} AND organization_id = ? AND owner = ? ORDER BY id"
 
 
 class Connections:
@@ -78,7 +81,8 @@ class Connections:
 
     def get(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection | None:
         """The live one with this id."""
-        return self._one(C.organization_id == organization_id, C.id == connection_id)
+        rows = self._database.fetch(_GET, (organization_id, connection_id))
+        return of_values(rows[0]) if rows else None
 
     def get_for_update(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection | None:
         """The live one with this id, as nobody else will change it before the transaction ends."""
@@ -97,17 +101,16 @@ class Connections:
         for chunk in chunks(sorted(set(connection_ids))):
             marks = ", ".join("?" * len(chunk))
             rows = self._database.fetch(
-                f"SELECT {', '.join(_NAMES)} FROM connections WHERE disconnected_at IS NULL AND organization_id = ? "  # noqa: S608
-                f"AND id IN ({marks}) ORDER BY id{self._database.locked}",
+                f"{_SELECT} AND organization_id = ? AND id IN ({marks}) ORDER BY id{self._database.locked}",
                 (organization_id, *chunk),
             )
-            found += (_connection(dict(zip(_NAMES, row, strict=True))) for row in rows)
+            found += map(of_values, rows)
         return found
 
     def of_owner(self, organization_id: OrganizationId, owner: str) -> list[Connection]:
         """The live ones of an owner, oldest first."""
-        query = C.select(*_COLUMNS).where(_LIVE, C.organization_id == organization_id, C.owner == owner)
-        found = map(_connection, self._database.rows(self._database.locking(query.order_by(C.id))))
+        rows = self._database.fetch(f"{_OF_OWNER}{self._database.locked}", (organization_id, owner))
+        found = map(of_values, rows)
         return sorted(found, key=lambda connection: (connection.connected_at, connection.id))
 
     def by_subject(
@@ -319,6 +322,11 @@ class Connections:
             changed = self._database.change(query) == 1
             self._database.touch([connection_id] if changed else [])
         return changed
+
+
+def of_values(values: Sequence[Any]) -> Connection:
+    """The connection of a row with all of ``NAMES``."""
+    return _connection(dict(zip(NAMES, values, strict=True)))
 
 
 def _connection(row: Row) -> Connection:

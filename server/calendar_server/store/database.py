@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +46,8 @@ GROUP_MOST = 64
 """Callers whose changes SQLite commits at once."""
 CHUNK = 500
 """Values in one list of a statement."""
+
+_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 _peewee = logging.getLogger("peewee")
 _BROKEN = psycopg.pq.TransactionStatus.INERROR
@@ -88,6 +90,7 @@ class _Sqlite(peewee.SqliteDatabase):
         while True:
             try:
                 raw: sqlite3.Connection = super()._connect()  # type: ignore[misc]
+                raw.create_function("calendar_clock", 0, _machine_clock)
                 return raw
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
@@ -183,6 +186,8 @@ class _Thread(threading.local):
     """Whether this thread is inside a transaction, and which connections' answers that changes."""
 
     inside = False
+    serialized: int | None = None
+    """The number that the transaction began with, see ``serialize``."""
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
@@ -262,18 +267,19 @@ class Database:
         return self._thread.inside
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, serialized: int | None = None) -> Iterator[None]:
         """Commit what happens inside, or nothing of it when an exception leaves.
 
         SQLite: the only writer, from the beginning (``BEGIN IMMEDIATE``), so that it never has to give up half-way.
-        Postgres: READ COMMITTED. Raises ``RuntimeError`` inside another transaction of the same thread.
+        Postgres: READ COMMITTED. ``serialized``: begin with ``serialize`` of this number, in the same round trip.
+        Raises ``RuntimeError`` inside another transaction of the same thread.
         """
         if self._thread.inside:
             raise RuntimeError("A transaction is open in this thread already.")
         with self._sole_writer(), self._connected():
             with translated():
-                self._begin()
-            self._thread.inside = True
+                self._begin(serialized)
+            self._thread.inside, self._thread.serialized = True, serialized
             try:
                 yield
                 self._bump()
@@ -283,13 +289,13 @@ class Database:
             else:
                 self._commit()
             finally:
-                self._thread.inside = False
+                self._thread.inside, self._thread.serialized = False, None
                 touched, self._thread.touched = self._thread.touched, set()
         if touched:
             self._changed(touched)
 
-    def atomically(self, work: Callable[[], Value]) -> Value:
-        """Run this in a transaction: committed when it answers, undone when it raises.
+    def atomically(self, work: Callable[[], Value], serialized: int | None = None) -> Value:
+        """Run this in a transaction: committed when it answers, undone when it raises. ``serialized``: see ``transaction``.
 
         SQLite waits for the disk at each commit. So whoever gets to be the writer commits for all who wait with it, each in
         a savepoint of its own: what one of them raises undoes its own changes alone. ``work`` runs in whatever thread that
@@ -298,7 +304,7 @@ class Database:
         if self._thread.inside:
             return work()
         if not self.is_sqlite:
-            with self.transaction():
+            with self.transaction(serialized):
                 return work()
         job: _Job[Value] = _Job(work)
         with self._jobs_lock:
@@ -344,12 +350,12 @@ class Database:
         """Run a job; what it raises is its own. Answers what it touched."""
         self._thread.touched = set()
         with translated():
-            self._engine.execute_sql("SAVEPOINT job")
+            self._engine.handed.raw.execute("SAVEPOINT job")
         job.run()
         with translated():
             if job.error is not None:
-                self._engine.execute_sql("ROLLBACK TO job")
-            self._engine.execute_sql("RELEASE job")
+                self._engine.handed.raw.execute("ROLLBACK TO job")
+            self._engine.handed.raw.execute("RELEASE job")
         return set() if job.error is not None else self._thread.touched
 
     @contextmanager
@@ -367,6 +373,24 @@ class Database:
             raise RuntimeError("What a change touches is noted with the change, in one transaction.")
         self._thread.touched.update(connection_ids)
 
+    def change_touching(self, sql: str, values: Sequence[object]) -> bool:
+        """Run an UPDATE of the outbox that touches at most one row, and touch that row's connection. Whether there was one.
+
+        ``sql`` ends in ``RETURNING connection_id``. On Postgres and outside of transactions it is one statement with the
+        new version, one round trip.
+        """
+        if self.is_sqlite or self._thread.inside:
+            raise RuntimeError("SQLite has no such statement, and transactions bump versions at their end.")
+        rows = self.fetch(
+            f"WITH changed AS ({sql}) INSERT INTO versions (connection_id, version) "  # noqa: S608 — the caller's own
+            "SELECT connection_id, 1 FROM changed "
+            "ON CONFLICT (connection_id) DO UPDATE SET version = versions.version + 1 RETURNING connection_id",
+            values,
+        )
+        if rows:
+            self._changed({rows[0][0]})
+        return bool(rows)
+
     def _bump(self) -> None:
         # In one order, and after all else that this transaction locks, so that two never wait for each other in a ring.
         for chunk in chunks(sorted(self._thread.touched)):
@@ -383,33 +407,48 @@ class Database:
 
     def execute(self, sql: str, *values: object) -> int:
         """Run a statement with ``?`` for its values, inside the thread's transaction or by itself. Answers how many rows."""
-        with self._session(writes=True), translated():
-            return int(self._engine.execute_sql(self._spelled(sql), values).rowcount)
+        with self._alone(writes=True):
+            return int(self._run(sql, values, lambda cursor: cursor.rowcount))
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values, inside the thread's transaction or one of its own."""
         if not rows:
             return
+        if len(rows) == 1:
+            self.execute(sql, *rows[0])
+            return
         with self.joined(), translated():
             self._engine.cursor().executemany(self._spelled(sql), rows)
 
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.
+        """All rows of a statement that only reads, with ``?`` for its values, as tuples.
 
         The hot path: building a query and going through peewee costs more than the query.
         """
-        if self._thread.inside:
-            with translated():
-                return list(self._engine.execute_sql(self._spelled(sql), values).fetchall())
+        return self._run(sql, values, _all)
+
+    def change_and_fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows that a changing statement answers (RETURNING), inside the thread's transaction or by itself."""
+        with self._alone(writes=True):
+            return self._run(sql, values, _all)
+
+    def _run(self, sql: str, values: Sequence[object], answer: Callable[[Any], Value]) -> Value:
+        """Run a written-out statement on the thread's connection, or on one that is borrowed for it."""
         if _peewee.isEnabledFor(logging.DEBUG):
             # As peewee tells its own, but without values.
             _peewee.debug((sql, ()))
         with translated():
+            if self._thread.inside:
+                return answer(self._engine.handed.raw.execute(self._spelled(sql), values))
             raw = self._pool.take()
             try:
-                return list(raw.execute(self._spelled(sql), values).fetchall())
+                return answer(raw.execute(self._spelled(sql), values))
             finally:
                 self._pool.give_back(raw)
+
+    def _alone(self, *, writes: bool) -> AbstractContextManager[None]:
+        """What a statement outside of transactions waits for: SQLite's only writer."""
+        return self._sole_writer() if writes and self.is_sqlite and not self._thread.inside else nullcontext()
 
     def _spelled(self, sql: str) -> str:
         return sql if self.is_sqlite else sql.replace("?", "%s")
@@ -477,10 +516,14 @@ class Database:
         """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
         return query if self.is_sqlite else query.for_update("FOR NO KEY UPDATE", of=table, skip_locked=True)
 
+    def locked_or_skipped(self, table: str) -> str:
+        """What ``skipping_locked`` adds, for statements that are written out."""
+        return "" if self.is_sqlite else f" FOR NO KEY UPDATE OF {table} SKIP LOCKED"
+
     def serialize(self, number: int) -> None:
         """Inside a transaction: let nobody else with the same 64-bit number in until it ends."""
-        if not self.is_sqlite and self._thread.inside:
-            self.value("SELECT pg_advisory_xact_lock(%s)::text", number)
+        if not self.is_sqlite and self._thread.inside and number != self._thread.serialized:
+            self.fetch("SELECT pg_advisory_xact_lock(?)::text", (number,))
 
     def be_patient(self, seconds: int) -> None:
         """Inside a transaction: let statements and locks take this long until it ends."""
@@ -492,8 +535,13 @@ class Database:
     def now(self) -> Instant:
         """The database's time. SQLite has no clock but this machine's."""
         if self.is_sqlite:
-            return time.time_ns() // 1000
-        return int(self.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
+            return _machine_clock()
+        return int(self.fetch(f"SELECT {_CLOCK}")[0][0])
+
+    @property
+    def clock(self) -> str:
+        """The database's time as an expression of SQL, so that a statement need not be told it."""
+        return "calendar_clock()" if self.is_sqlite else _CLOCK
 
     @contextmanager
     def _session(self, *, writes: bool) -> Iterator[None]:
@@ -533,11 +581,14 @@ class Database:
             self._engine.handed.raw = None
             self._pool.give_back(raw)
 
-    def _begin(self) -> None:
+    def _begin(self, serialized: int | None = None) -> None:
         if self.is_sqlite:
             self._engine.begin("IMMEDIATE")
+        elif serialized is None:
+            self._engine.handed.raw.execute("BEGIN")
         else:
-            self._engine.begin()
+            # Without values, so that both go in one message. The lock is held before any statement takes its snapshot.
+            self._engine.handed.raw.execute(f"BEGIN; SELECT pg_advisory_xact_lock({int(serialized)})")
 
     def _commit(self) -> None:
         if not self.is_sqlite and self._engine.handed.raw.pgconn.transaction_status == _BROKEN:
@@ -560,6 +611,14 @@ class Database:
         # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.
         with suppress(peewee.PeeweeException, sqlite3.Error, psycopg.Error):
             self._engine.rollback()
+
+
+def _machine_clock() -> Instant:
+    return time.time_ns() // 1000
+
+
+def _all(cursor: Any) -> list[tuple[Any, ...]]:
+    return list(cursor.fetchall())
 
 
 def _shut(raw: Any) -> None:

@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from calendar_server.core.model import Instant
+from calendar_server.core.model import BookingId, Instant, OrganizationId
 from calendar_server.store import migrations
-from calendar_server.store.bookings import Bookings
+from calendar_server.store.bookings import Bookings, number_of
 from calendar_server.store.changes import Changes
 from calendar_server.store.connections import Connections
 from calendar_server.store.database import Database
 from calendar_server.store.errors import AlreadyThere, CommitUnknown, StoreError
+from calendar_server.store.loads import Loads
 from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
@@ -40,6 +41,7 @@ class Store:
         self.connections = Connections(database)
         self.bookings = Bookings(database)
         self.outbox = Outbox(database)
+        self.loads = Loads(database)
         self.oauth_states = OAuthStates(database)
         self.leases = Leases(database)
         self.mirror = Mirror(database)
@@ -89,9 +91,12 @@ class Store:
         """All or nothing, for the calling thread. Raises ``RuntimeError`` inside another one; repeats nothing."""
         return self._database.transaction()
 
-    def atomically(self, work: Callable[[], Value]) -> Value:
-        """Run this in a transaction, in the thread that commits for all who wait. See ``Database.atomically``."""
-        return self._database.atomically(work)
+    def atomically(self, work: Callable[[], Value], *, about: tuple[OrganizationId, BookingId] | None = None) -> Value:
+        """Run this in a transaction, in the thread that commits for all who wait. See ``Database.atomically``.
+
+        ``about``: the booking that ``get_for_update`` will ask for, which saves a round trip.
+        """
+        return self._database.atomically(work, None if about is None else number_of(*about))
 
     def close(self) -> None:
         """Close all connections to the database."""
