@@ -18,12 +18,13 @@ from calendar_server.core.model import (
     Interval,
     OrganizationId,
 )
-from calendar_server.store.database import Database, chunks
+from calendar_server.store.database import LOCKED, Database, Statement, chunks
 from calendar_server.store.rows import BookingRow, OverlayRow
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import OUTBOX as O
 
 NAMES = tuple(B._columns)
+_GET = f"SELECT {', '.join(NAMES)} FROM bookings WHERE organization_id = ? AND id = ?"  # noqa: S608
 _PUT = (
     f"INSERT INTO bookings ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))}) "  # noqa: S608
     "ON CONFLICT (organization_id, id) DO UPDATE SET "
@@ -51,15 +52,12 @@ class Bookings:
         return self._one(organization_id, booking_id, self._database.locked)
 
     def _one(self, organization_id: OrganizationId, booking_id: BookingId, locked: str) -> BookingRow | None:
-        rows = self._database.fetch(
-            f"SELECT {', '.join(NAMES)} FROM bookings WHERE organization_id = ? AND id = ?{locked}",  # noqa: S608
-            (organization_id, booking_id),
-        )
+        rows = self._database.fetch(f"{_GET}{locked}", (organization_id, booking_id))
         return of_values(rows[0]) if rows else None
 
     def put(self, row: BookingRow) -> None:
         """Insert the booking, or replace it."""
-        self._database.execute(
+        self._database.execute_later(
             _PUT,
             row.organization_id,
             row.id,
@@ -132,6 +130,11 @@ def number_of(organization_id: OrganizationId, booking_id: BookingId) -> int:
     """64 bits that stand for a booking. Two that share a number would only wait for each other."""
     digest = hashlib.sha256(f"{len(organization_id)}:{organization_id}{booking_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def get_locked(organization_id: OrganizationId, booking_id: BookingId) -> Statement:
+    """What ``get_for_update`` runs on Postgres."""
+    return f"{_GET}{LOCKED}", (organization_id, booking_id)
 
 
 def of_values(values: Sequence[Any]) -> BookingRow:

@@ -66,7 +66,7 @@ def claim(
         )
         mailboxes = sorted({row[1] for row in rows})
         leased = _leased(database, mailboxes, now)
-        taken = []
+        taken: list[tuple[Any, ...]] = []
         for row in rows:
             if len(taken) < limit and leased[row[1]] < mailbox_limit:
                 leased[row[1]] += 1

@@ -18,7 +18,7 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
-from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.database import CHUNK, LOCKED, Database, Row, Statement, chunks
 from calendar_server.store.errors import AlreadyThere
 from calendar_server.store.rows import SealedGrant
 from calendar_server.store.tables import CONNECTIONS as C
@@ -99,11 +99,7 @@ class Connections:
         """The live ones among these ids, by id."""
         found: list[Connection] = []
         for chunk in chunks(sorted(set(connection_ids))):
-            marks = ", ".join("?" * len(chunk))
-            rows = self._database.fetch(
-                f"{_SELECT} AND organization_id = ? AND id IN ({marks}) ORDER BY id{self._database.locked}",
-                (organization_id, *chunk),
-            )
+            rows = self._database.fetch(*_get_many(organization_id, chunk, self._database.locked))
             found += map(of_values, rows)
         return found
 
@@ -322,6 +318,18 @@ class Connections:
             changed = self._database.change(query) == 1
             self._database.touch([connection_id] if changed else [])
         return changed
+
+
+def _get_many(organization_id: OrganizationId, ids: Sequence[ConnectionId], locked: str) -> Statement:
+    marks = ", ".join("?" * len(ids))
+    return f"{_SELECT} AND organization_id = ? AND id IN ({marks}) ORDER BY id{locked}", (organization_id, *ids)
+
+
+def named_locked(organization_id: OrganizationId, ids: Sequence[ConnectionId], owner: str) -> Statement:
+    """What ``get_many``, or without ids ``of_owner``, runs in a transaction of Postgres."""
+    if ids:
+        return _get_many(organization_id, sorted(set(ids))[:CHUNK], LOCKED)
+    return f"{_OF_OWNER}{LOCKED}", (organization_id, owner)
 
 
 def of_values(values: Sequence[Any]) -> Connection:

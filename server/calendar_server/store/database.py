@@ -49,10 +49,15 @@ CHUNK = 500
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
+LOCKED = " FOR NO KEY UPDATE"
+"""What ``Database.locked`` is in a transaction of Postgres."""
+
 _peewee = logging.getLogger("peewee")
 _BROKEN = psycopg.pq.TransactionStatus.INERROR
 
 Row = dict[str, Any]
+Statement = tuple[str, tuple[object, ...]]
+"""A written-out statement with ``?`` for its values, and the values."""
 Value = TypeVar("Value")
 
 
@@ -191,6 +196,10 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
+        self.ahead: dict[Statement, list[tuple[Any, ...]]] = {}
+        """Answers that came with the beginning of the transaction, as long as it has changed nothing."""
+        self.later: list[Statement] = []
+        """Changes that go with the next statement, or with the commit."""
 
 
 class _Job(Generic[Value]):
@@ -267,18 +276,19 @@ class Database:
         return self._thread.inside
 
     @contextmanager
-    def transaction(self, serialized: int | None = None) -> Iterator[None]:
+    def transaction(self, serialized: int | None = None, ahead: Sequence[Statement] = ()) -> Iterator[None]:
         """Commit what happens inside, or nothing of it when an exception leaves.
 
         SQLite: the only writer, from the beginning (``BEGIN IMMEDIATE``), so that it never has to give up half-way.
-        Postgres: READ COMMITTED. ``serialized``: begin with ``serialize`` of this number, in the same round trip.
+        Postgres: READ COMMITTED. ``serialized``: begin with ``serialize`` of this number, and run the reads ``ahead``
+        after it, all in one round trip; ``fetch`` answers the same statements from it until something is changed.
         Raises ``RuntimeError`` inside another transaction of the same thread.
         """
         if self._thread.inside:
             raise RuntimeError("A transaction is open in this thread already.")
         with self._sole_writer(), self._connected():
             with translated():
-                self._begin(serialized)
+                self._begin(serialized, ahead)
             self._thread.inside, self._thread.serialized = True, serialized
             try:
                 yield
@@ -290,12 +300,17 @@ class Database:
                 self._commit()
             finally:
                 self._thread.inside, self._thread.serialized = False, None
+                self._thread.ahead, self._thread.later = {}, []
                 touched, self._thread.touched = self._thread.touched, set()
         if touched:
             self._changed(touched)
 
-    def atomically(self, work: Callable[[], Value], serialized: int | None = None) -> Value:
-        """Run this in a transaction: committed when it answers, undone when it raises. ``serialized``: see ``transaction``.
+    def atomically(
+        self, work: Callable[[], Value], serialized: int | None = None, ahead: Sequence[Statement] = ()
+    ) -> Value:
+        """Run this in a transaction: committed when it answers, undone when it raises.
+
+        ``serialized`` and ``ahead``: see ``transaction``.
 
         SQLite waits for the disk at each commit. So whoever gets to be the writer commits for all who wait with it, each in
         a savepoint of its own: what one of them raises undoes its own changes alone. ``work`` runs in whatever thread that
@@ -304,7 +319,7 @@ class Database:
         if self._thread.inside:
             return work()
         if not self.is_sqlite:
-            with self.transaction(serialized):
+            with self.transaction(serialized, ahead):
                 return work()
         job: _Job[Value] = _Job(work)
         with self._jobs_lock:
@@ -395,7 +410,7 @@ class Database:
         # In one order, and after all else that this transaction locks, so that two never wait for each other in a ring.
         for chunk in chunks(sorted(self._thread.touched)):
             values = ", ".join("(?, 1)" for _ in chunk)
-            self.execute(
+            self.execute_later(
                 f"INSERT INTO versions (connection_id, version) VALUES {values} "  # noqa: S608 — placeholders alone
                 "ON CONFLICT (connection_id) DO UPDATE SET version = versions.version + 1",
                 *chunk,
@@ -407,8 +422,22 @@ class Database:
 
     def execute(self, sql: str, *values: object) -> int:
         """Run a statement with ``?`` for its values, inside the thread's transaction or by itself. Answers how many rows."""
+        self._thread.ahead = {}
         with self._alone(writes=True):
             return int(self._run(sql, values, lambda cursor: cursor.rowcount))
+
+    def execute_later(self, sql: str, *values: object) -> None:
+        """Run a statement whose answer nobody needs, inside a transaction: before its next statement, or its commit.
+
+        What Postgres refuses about it is raised there.
+        """
+        if self.is_sqlite or not self._thread.inside:
+            self.execute(sql, *values)
+            return
+        if _peewee.isEnabledFor(logging.DEBUG):
+            _peewee.debug((sql, ()))
+        self._thread.ahead = {}
+        self._thread.later.append((sql, values))
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values, inside the thread's transaction or one of its own."""
@@ -417,7 +446,7 @@ class Database:
         if len(rows) == 1:
             self.execute(sql, *rows[0])
             return
-        with self.joined(), translated():
+        with self.joined(), self._session(writes=True), translated():
             self._engine.cursor().executemany(self._spelled(sql), rows)
 
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -425,12 +454,11 @@ class Database:
 
         The hot path: building a query and going through peewee costs more than the query.
         """
+        if self._thread.ahead:
+            found = self._thread.ahead.get((sql, tuple(values)))
+            if found is not None:
+                return found
         return self._run(sql, values, _all)
-
-    def change_and_fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows that a changing statement answers (RETURNING), inside the thread's transaction or by itself."""
-        with self._alone(writes=True):
-            return self._run(sql, values, _all)
 
     def _run(self, sql: str, values: Sequence[object], answer: Callable[[Any], Value]) -> Value:
         """Run a written-out statement on the thread's connection, or on one that is borrowed for it."""
@@ -439,6 +467,8 @@ class Database:
             _peewee.debug((sql, ()))
         with translated():
             if self._thread.inside:
+                if self._thread.later:
+                    self._send_later()
                 return answer(self._engine.handed.raw.execute(self._spelled(sql), values))
             raw = self._pool.take()
             try:
@@ -510,7 +540,7 @@ class Database:
     @property
     def locked(self) -> str:
         """What ``locking`` adds, for statements that are written out."""
-        return "" if self.is_sqlite or not self._thread.inside else " FOR NO KEY UPDATE"
+        return "" if self.is_sqlite or not self._thread.inside else LOCKED
 
     def skipping_locked(self, query: Any, table: Any) -> Any:
         """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
@@ -536,7 +566,10 @@ class Database:
         """The database's time. SQLite has no clock but this machine's."""
         if self.is_sqlite:
             return _machine_clock()
-        return int(self.fetch(f"SELECT {_CLOCK}")[0][0])
+        return int(self.fetch(*self.ask_clock)[0][0])
+
+    ask_clock: Statement = (f"SELECT {_CLOCK}", ())
+    """What ``now`` runs on Postgres."""
 
     @property
     def clock(self) -> str:
@@ -547,6 +580,9 @@ class Database:
     def _session(self, *, writes: bool) -> Iterator[None]:
         """The thread's transaction, or a connection for one statement that commits by itself."""
         if self._thread.inside:
+            self._thread.ahead = {}
+            if self._thread.later:
+                self._send_later()
             yield
             return
         with self._sole_writer() if writes else nullcontext(), self._connected():
@@ -581,14 +617,33 @@ class Database:
             self._engine.handed.raw = None
             self._pool.give_back(raw)
 
-    def _begin(self, serialized: int | None = None) -> None:
+    def _begin(self, serialized: int | None = None, ahead: Sequence[Statement] = ()) -> None:
         if self.is_sqlite:
             self._engine.begin("IMMEDIATE")
-        elif serialized is None:
-            self._engine.handed.raw.execute("BEGIN")
-        else:
-            # Without values, so that both go in one message. The lock is held before any statement takes its snapshot.
-            self._engine.handed.raw.execute(f"BEGIN; SELECT pg_advisory_xact_lock({int(serialized)})")
+            return
+        raw = self._engine.handed.raw
+        if serialized is None:
+            raw.execute("BEGIN")
+            return
+        # One round trip. The lock is held before the statements that follow take their snapshots.
+        with raw.pipeline():
+            raw.execute("BEGIN")
+            raw.execute("SELECT pg_advisory_xact_lock(%s)::text", (serialized,))
+            answers = [(each, raw.execute(self._spelled(each[0]), each[1])) for each in ahead]
+        self._thread.ahead = {statement: cursor.fetchall() for statement, cursor in answers}
+
+    def _send_later(self, *more: str) -> None:
+        """Run the changes that were left for later, and these statements after them, in one round trip.
+
+        Where one fails Postgres runs none of those behind it.
+        """
+        later, self._thread.later = self._thread.later, []
+        raw = self._engine.handed.raw
+        with translated(), raw.pipeline() if later else nullcontext():
+            for sql, values in later:
+                raw.execute(self._spelled(sql), values)
+            for sql in more:
+                raw.execute(sql)
 
     def _commit(self) -> None:
         if not self.is_sqlite and self._engine.handed.raw.pgconn.transaction_status == _BROKEN:
@@ -597,7 +652,10 @@ class Database:
             raise StoreError("The service's database refused a change.")
         try:
             with translated():
-                self._engine.commit()
+                if self.is_sqlite:
+                    self._engine.commit()
+                else:
+                    self._send_later("COMMIT")
         except StoreError as error:
             self._roll_back()
             if self.is_sqlite or undone(error.__cause__):

@@ -37,7 +37,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.store import claims
-from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.database import LOCKED, Database, Row, Statement, chunks
 from calendar_server.store.rows import OursRow, OutboxRow, StandingRow, Wanted
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import CONNECTIONS as C
@@ -90,7 +90,7 @@ class Outbox:
     def put(self, row: OutboxRow) -> None:
         """Insert the row, or replace the one with its id."""
         with self._database.joined():
-            self._database.execute(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
+            self._database.execute_later(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
             self._database.touch([row.connection_id])
 
     def get(self, row_id: str) -> OutboxRow | None:
@@ -403,6 +403,11 @@ class Outbox:
             return True
 
         return self._database.atomically(change)
+
+
+def of_booking_locked(organization_id: OrganizationId, booking_id: BookingId) -> Statement:
+    """What ``of_booking`` runs in a transaction of Postgres."""
+    return f"{_OF_BOOKING}{LOCKED}", (organization_id, booking_id)
 
 
 def _claimed(row: OutboxRow, token: str, until: Instant) -> OutboxRow:
