@@ -136,7 +136,7 @@ class Bookings:
         if booking.status is not BookingStatus.CONFIRMED or (known and known.revision >= booking.revision):
             return None
         rows = self._store.outbox.of_booking(caller.organization_id, booking.id)
-        connections = self._writable(caller.organization_id, rows, command.target)
+        connections = self._writable(resolve(self._store, caller.organization_id, command.target), rows, command.target)
         window = Interval(booking.start, booking.end)
         return connections, self._availability.read(connections, window, deadline)
 
@@ -175,12 +175,10 @@ class Bookings:
     ) -> BookingReport:
         sent = command.booking
         row = self._store.bookings.get_for_update(organization_id, sent.id)
-        # A booking that nobody has sent before has no rows either.
-        rows = self._store.outbox.of_booking(organization_id, sent.id) if row else []
         before, sent_before = self._contents.open(row) if row else (None, None)
         wanted_set = _wanted_set(command)
         if row is not None and before is not None and sent.revision < row.revision:
-            return _report(before, rows)
+            return _report(before, self._store.outbox.of_booking(organization_id, sent.id))
         if row is not None and before is not None and sent.revision == row.revision:
             if sent_before is None or _orderless(sent) != _orderless(sent_before) or wanted_set != row.wanted_set:
                 raise ValidationError(
@@ -191,10 +189,14 @@ class Bookings:
                         )
                     ]
                 )
-            return _report(before, self._repeated(rows))
+            return _report(before, self._repeated(self._store.outbox.of_booking(organization_id, sent.id)))
         cancelled = sent.status is BookingStatus.CANCELLED
         booking = merged_cancellation(sent, before) if cancelled else sent
-        connections = [] if cancelled else self._writable(organization_id, rows, command.target)
+        # Connections are locked before rows, here as by Disconnect: the two must not wait for each other in a ring.
+        asked = [] if cancelled else resolve(self._store, organization_id, command.target)
+        # A booking that nobody has sent before has no rows either.
+        rows = self._store.outbox.of_booking(organization_id, sent.id) if row else []
+        connections = self._writable(asked, rows, command.target)
         if reads is not None and not cancelled:
             self._check_free(connections, booking, reads)
         now = self._store.now()
@@ -213,13 +215,12 @@ class Bookings:
         )
         return _report(booking, self._want(organization_id, booking, rows, connections, now))
 
-    def _writable(self, organization_id: OrganizationId, rows: Sequence[OutboxRow], target: Target) -> list[Connection]:
-        """The connections of a set that can show a booking which has these rows.
+    @staticmethod
+    def _writable(connections: Sequence[Connection], rows: Sequence[OutboxRow], target: Target) -> list[Connection]:
+        """Those of a set's connections that can show a booking which has these rows.
 
-        Raises ``NotFound`` and ``CalendarReadOnly`` for ids that were named; an owner's connections without a writable
-        calendar are left out.
+        Raises ``CalendarReadOnly`` for ids that were named; an owner's connections without a writable calendar are left out.
         """
-        connections = resolve(self._store, organization_id, target)
         written = {row.connection_id for row in rows}
         lacking = [c for c in connections if not c.calendar_id and c.id not in written]
         if lacking and target.connection_ids:
