@@ -434,8 +434,7 @@ class Database:
         if self.is_sqlite or not self._thread.inside:
             self.execute(sql, *values)
             return
-        if _peewee.isEnabledFor(logging.DEBUG):
-            _peewee.debug((sql, ()))
+        _note(sql)
         self._thread.ahead = {}
         self._thread.later.append((sql, values))
 
@@ -462,9 +461,7 @@ class Database:
 
     def _run(self, sql: str, values: Sequence[object], answer: Callable[[Any], Value]) -> Value:
         """Run a written-out statement on the thread's connection, or on one that is borrowed for it."""
-        if _peewee.isEnabledFor(logging.DEBUG):
-            # As peewee tells its own, but without values.
-            _peewee.debug((sql, ()))
+        _note(sql)
         with translated():
             if self._thread.inside:
                 if self._thread.later:
@@ -629,7 +626,10 @@ class Database:
         with raw.pipeline():
             raw.execute("BEGIN")
             raw.execute("SELECT pg_advisory_xact_lock(%s)::text", (serialized,))
-            answers = [(each, raw.execute(self._spelled(each[0]), each[1])) for each in ahead]
+            answers = []
+            for sql, values in ahead:
+                _note(sql)
+                answers.append(((sql, values), raw.execute(self._spelled(sql), values)))
         self._thread.ahead = {statement: cursor.fetchall() for statement, cursor in answers}
 
     def _send_later(self, *more: str) -> None:
@@ -669,6 +669,12 @@ class Database:
         # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.
         with suppress(peewee.PeeweeException, sqlite3.Error, psycopg.Error):
             self._engine.rollback()
+
+
+def _note(sql: str) -> None:
+    """Tell of a statement as peewee tells of its own, but without values."""
+    if _peewee.isEnabledFor(logging.DEBUG):
+        _peewee.debug((sql, ()))
 
 
 def _machine_clock() -> Instant:
