@@ -71,6 +71,7 @@ class ObservedProvider:
     def __init__(self, name: ProviderName, provider: Provider, conversation: Conversation):
         self._name = name
         self._provider = provider
+        self.makes_once = provider.makes_once
         self._conversation = conversation
 
     def list_calendars(self, link: Link, deadline: Deadline) -> list[Calendar]:

@@ -75,6 +75,17 @@ class TestWritten:
         assert told is not None
         assert (told.uid, told.revision, told.sequence, told.kept) == ("uid1", 4, 2, ())
 
+    @given(st.text(st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t"), max_size=200))
+    @settings(max_examples=100, deadline=None)
+    def test_a_text_is_read_by_others_as_it_was_meant(self, text: str) -> None:
+        told = booking(4, title=text, description=text, location=text)
+        event = parsed(written("uid1", told, sequence=2, now=NOW))
+        assert event["SUMMARY"] == event_title(told)
+        assert event["DESCRIPTION"] == event_text(told)
+        assert event.get("LOCATION", "") == text.strip()
+        assert event.decoded("DTSTART").timestamp() * SECOND == told.start
+        assert event.decoded("DTEND").timestamp() * SECOND == told.end
+
 
 class TestStanding:
     def test_what_was_written_is_read_back(self) -> None:

@@ -21,7 +21,8 @@ from calendar_server.core.model import (
     EventState,
     OrganizationId,
 )
-from calendar_server.store.outbox import CLAIMS
+from calendar_server.store.claims import CLAIMS
+from calendar_server.store.outbox import NOW
 from calendar_server.store.rows import OursRow, OutboxRow
 from calendar_server.store.store import Store, StoreError
 from tests.contract_store.examples import add_connection, add_push, at_once, booking, outbox_row
@@ -213,6 +214,14 @@ class TestClaiming:
         assert second.id == first.id
         assert second.lease_token != first.lease_token
 
+    def test_a_lease_that_ran_out_counts_as_an_attempt(self, store: Store, account: Connection) -> None:
+        first = claimed(store, account)
+        run_out(store, first)
+        (second,) = claim(store)
+        assert (first.attempts, second.attempts, current(store, second).attempts) == (0, 1, 1)
+        store.outbox.release(second.id, second.lease_token)
+        assert claim(store)[0].attempts == 1
+
     def test_a_mailbox_has_no_more_leases_than_its_limit(self, store: Store, account: Connection) -> None:
         for number in range(5):
             add_push(store, account, f"b{number}", due_at=number)
@@ -338,6 +347,49 @@ class TestLeases:
         assert store.outbox.finish(row.id, "", 1, "present", etag="e") is False
         assert store.outbox.release(row.id, "", etag="e") is False
         assert current(store, row) == row
+
+    def test_a_finish_makes_kept_answers_old_and_one_that_fails_does_not(
+        self, store: Store, account: Connection
+    ) -> None:
+        def version() -> int:
+            return store.mirror.heads(account.organization_id, [account.id], "")[0][0].version
+
+        row, told, seen = claimed(store, account), [], version()
+        store._database.told.append(told.append)
+        assert not store.outbox.finish(row.id, "other", 1, "present", state=EventState.SYNCED)
+        assert (version(), told) == (seen, [])
+        assert store.outbox.finish(row.id, row.lease_token, 1, "present", state=EventState.SYNCED)
+        assert (version(), told) == (seen + 1, [{account.id}])
+
+    def test_now_is_the_databases_time(self, store: Store, account: Connection) -> None:
+        row = claimed(store, account)
+        before = store.now()
+        assert store.outbox.finish(row.id, row.lease_token, 1, "present", updated_at=NOW, pushed_at=NOW)
+        found = current(store, row)
+        assert before <= found.updated_at <= store.now()
+        assert before <= found.pushed_at <= store.now()
+
+    def test_a_lease_stands_until_it_ends_or_something_newer_is_wanted(self, store: Store, account: Connection) -> None:
+        row = claimed(store, account)
+        assert store.outbox.stands(row, account.id) == (True, True)
+        assert store.outbox.stands(dataclasses.replace(row, lease_token="other"), account.id)[0] is False
+        assert store.outbox.stands(dataclasses.replace(row, lease_token=""), account.id)[0] is False
+        assert store.outbox.stands(dataclasses.replace(row, id="none"), account.id)[0] is False
+        assert store.outbox.stands(dataclasses.replace(row, wanted_revision=2), account.id)[0] is False
+        run_out(store, row)
+        assert store.outbox.stands(row, account.id) == (False, True)
+        store.connections.disconnect(account.organization_id, account.id, 1)
+        assert store.outbox.stands(row, account.id)[1] is False
+
+    def test_what_a_push_begins_with_is_read_at_once(self, store: Store, account: Connection) -> None:
+        row = claimed(store, account)
+        load = store.loads.of(row.id, account.id)
+        assert load is not None
+        assert load.connection == store.connections.get(account.organization_id, account.id)
+        assert load.grant == store.connections.grant(account.id)
+        assert load.booking == store.bookings.get(row.organization_id, row.booking_id)
+        store.connections.disconnect(account.organization_id, account.id, 1)
+        assert store.loads.of(row.id, account.id) is None
 
     def test_a_finish_works_once(self, store: Store, account: Connection) -> None:
         row = claimed(store, account)
@@ -550,4 +602,5 @@ class TestOwners:
             add_push(store, add_connection(store, organization, number), id=f"row{number}")
             assert len(store.outbox.claim(limit=1, lease_s=60, mailbox_limit=1, owner=owner)) == 1
         assert store.outbox.free("me") == 1
-        assert [row.id for row in claim(store)] == ["row1"]
+        # What came of it is not known, so it was an attempt.
+        assert [(row.id, row.attempts) for row in claim(store)] == [("row1", 1)]

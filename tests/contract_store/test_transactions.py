@@ -16,6 +16,7 @@ import pytest
 
 from calendar_server.core.model import SECOND, BookingId, OrganizationId
 from calendar_server.errors import CalendarError, StoreUnavailable
+from calendar_server.store.bookings import number_of
 from calendar_server.store.database import Database
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import AlreadyThere, Store, StoreError
@@ -145,6 +146,51 @@ class TestTransactions:
         with store.transaction():
             store.bookings.put(booking(organization))
             assert store.bookings.get(organization, B1) == booking(organization)
+
+    def test_what_was_left_for_later_and_is_refused_undoes_everything(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        def refer_to_nothing() -> None:
+            store.bookings.put(booking(organization))
+            store._database.execute_later("INSERT INTO api_keys VALUES ('k', 'org_none', ?, 1, NULL)", b"x")
+
+        with pytest.raises(StoreError):
+            store.atomically(refer_to_nothing)
+        assert store.bookings.get(organization, B1) is None
+        assert store.atomically(lambda: store.bookings.put(booking(organization))) is None
+        assert store.bookings.get(organization, B1) is not None
+
+    def test_what_came_with_the_beginning_is_what_the_lock_waited_for(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        account = add_connection(store, organization)
+        number = number_of(organization, B1)
+
+        def look() -> tuple[int, ...]:
+            def work() -> tuple[int, ...]:
+                found = store.bookings.get_for_update(organization, B1)
+                rows = store.outbox.of_booking(organization, B1)
+                assert [each.id for each in store.connections.get_many(organization, [account.id])] == [account.id]
+                return (found.revision if found else 0, len(rows))
+
+            return store.atomically_about(organization, B1, ([account.id], ""), work)
+
+        with ThreadPoolExecutor(1) as threads:
+            with store._database.transaction(number):
+                later = threads.submit(look)
+                add_push(store, account)
+            assert later.result(20) == (1, 1)
+
+    def test_what_came_with_the_beginning_is_not_told_after_a_change(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        def work() -> tuple[bool, int]:
+            missing = store.bookings.get_for_update(organization, B1) is None
+            store.bookings.put(booking(organization))
+            found = store.bookings.get_for_update(organization, B1)
+            return missing, found.revision if found else 0
+
+        assert store.atomically_about(organization, B1, None, work) == (True, 1)
 
     def test_nobody_else_sees_them_before_the_end(
         self, store: Store, database_url: str, organization: OrganizationId

@@ -336,6 +336,59 @@ class TestFailures:
         assert world.pushes.push(late) == "yielded"
         assert world.report().events[0].synced_revision == 2
 
+    def test_the_first_write_needs_no_look_where_it_can_make_no_second_event(self, world: World) -> None:
+        world.provider.makes_once = True
+        connection = world.connect()
+        world.sync(booking(), connection)
+        asked: list[str] = []
+        world.provider.interruptions += [lambda: asked.append("first"), lambda: asked.append("second")]
+        assert world.push() == ["synced"]
+        assert asked == ["first"]
+
+    def test_after_a_try_whose_end_is_not_known_a_write_is_preceded_by_a_look(self, world: World) -> None:
+        world.provider.makes_once = True
+        connection = world.connect()
+        world.sync(booking(), connection)
+        world.provider.fail_next(ProviderUnavailable("gone silent"))
+        assert world.push() == ["deferred"]
+        world.store.outbox.make_due(connection.id, world.store.now())
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        world.store.outbox.put(dataclasses.replace(row, attempts=1))
+        asked: list[str] = []
+        world.provider.interruptions += [lambda: asked.append("look"), lambda: asked.append("write")]
+        assert world.push() == ["synced"]
+        assert asked == ["look", "write"]
+
+    def test_a_first_write_that_meets_its_own_event_changes_that_one(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        assert world.push() == ["synced"]
+        # As in a database that was restored from before the push.
+        world.store.outbox.put(row)
+        world.provider.makes_once = True
+        assert world.push() == ["synced"]
+        assert len(world.in_calendar()) == 1
+
+    def test_a_lease_lost_right_before_the_first_write_keeps_it_from_being_written(self, world: World) -> None:
+        world.provider.makes_once = True
+        connection = world.connect()
+        world.sync(booking(), connection)
+        (late,) = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)
+        world.provider.interruptions.append(lambda: world.store.outbox.release(late.id, late.lease_token))
+        assert world.pushes.push(late) == "yielded"
+        assert world.in_calendar() == []
+
+    def test_what_is_answered_at_once_is_what_is_stored(self, world: World) -> None:
+        anna, ben = world.connect("anna"), world.connect("ben")
+        for sent, *to in ((booking(), anna, ben), (booking(2), ben), (booking(2), ben), (booking(1), anna)):
+            assert world.sync(sent, *to) == world.report()
+            world.push()
+        world.disconnect(ben)
+        ben = world.connect("ben")
+        for sent in (booking(3), cancelled(4), cancelled(4)):
+            assert world.sync(sent, *([ben] if sent.revision == 3 else [])) == world.report()
+
     def overtaken(self, world: World, late: OutboxRow, newer: Callable[[], object]) -> None:
         """Another worker takes the late one's row and pushes something newer, right before the late one looks."""
 

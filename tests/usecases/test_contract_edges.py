@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -326,9 +326,9 @@ class TestNeedsReauth:
 
         class RenewedAtOnce(Grants):
             @contextmanager
-            def use(self, connection: Connection) -> Iterator[Link]:
+            def use(self, connection: Connection, **more: Any) -> Iterator[Link]:
                 try:
-                    with super().use(connection) as link:
+                    with super().use(connection, **more) as link:
                         yield link
                 except NeedsReauth:
                     world.connect()

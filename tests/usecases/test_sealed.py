@@ -313,6 +313,7 @@ class TestStartingWithKeys:
     def test_a_wrong_or_missing_key_fails_at_once_and_overwrites_nothing(
         self, used: World, database_url: str, keys: str, told: str
     ) -> None:
+        used.report()  # SQLite notes in a file of its own up to where readers have read
         before = everything(used.store, database_url)
         with pytest.raises(ConfigError, match=told):
             app.open_vault(settings(database_url, keys), used.store)

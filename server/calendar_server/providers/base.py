@@ -170,6 +170,10 @@ class Watch:
 class Provider(Protocol):
     """One kind of provider. See the module for the vocabulary and for what the verbs raise."""
 
+    makes_once: bool
+    """Whether to create an event that stands there already never makes a second one, even where a server ignores its
+    precondition. Then the first write of an event needs no look before it."""
+
     def list_calendars(self, link: Link, deadline: Deadline) -> list[Calendar]:
         """Read the account's calendars now."""
         ...

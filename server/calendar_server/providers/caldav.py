@@ -83,6 +83,9 @@ class CaldavProvider:
     more is ``ProviderUnavailable``.
     """
 
+    # An event is what stands at its address, and we choose that.
+    makes_once = True
+
     def __init__(self, egress: Egress, expander: Expander, *, redirects: int, calendar_events: int):
         self._egress = egress
         self._expander = expander

@@ -27,6 +27,8 @@ KEPT_MOST = 16_000
 """Characters of what the owner added that are kept."""
 SEQUENCE_MOST = 2_000_000_000
 
+_STAMP = "%Y%m%dT%H%M%SZ"
+
 NAME_MOST = 4_000
 """Characters of a line that may come before its value."""
 
@@ -91,36 +93,33 @@ def standing(text: str) -> Standing | None:
 
 def written(uid: str, booking: Booking, *, sequence: int, now: float, before: Standing | None = None) -> bytes:
     """The text of the event that shows ``booking``. ``now`` is seconds since 1970; ``before`` is what stood there."""
-    # Imported here: see `caldav_protocol`.
-    import icalendar
-
-    stamp = datetime.fromtimestamp(int(now), UTC)
-    event = icalendar.Event()
-    event.add("UID", uid)
-    event.add("DTSTAMP", stamp)
-    event.add("CREATED", _created(before) or stamp)
-    event.add("LAST-MODIFIED", stamp)
-    event.add("SEQUENCE", min(sequence, SEQUENCE_MOST))
-    event.add("DTSTART", datetime.fromtimestamp(booking.start // SECOND, UTC))
-    event.add("DTEND", datetime.fromtimestamp(booking.end // SECOND, UTC))
-    event.add("SUMMARY", event_title(booking))
-    event.add("DESCRIPTION", event_text(booking))
-    if booking.location.strip():
-        event.add("LOCATION", booking.location.strip())
-    if _is_uri(booking.url):
-        event.add("URL", booking.url)
-    event.add("STATUS", "CONFIRMED")
-    event.add("TRANSP", "OPAQUE")
-    event.add(REVISION, str(booking.revision))
-    calendar = icalendar.Calendar()
-    calendar.add("VERSION", "2.0")
-    calendar.add("PRODID", PRODUCT)
-    calendar.add_component(event)
-    text: str = calendar.to_ical().decode()
-    if before and before.kept:
-        own = "".join(f"{_folded(line)}\r\n" for line in before.kept)
-        text = text.replace("END:VEVENT\r\n", f"{own}END:VEVENT\r\n", 1)
-    return text.encode()
+    # Written out: the library's objects take twenty times as long, for every push, and its import a third of a second.
+    stamp = f"{datetime.fromtimestamp(int(now), UTC):{_STAMP}}"
+    created = _created(before)
+    lines = [
+        "BEGIN:VCALENDAR",
+        "VERSION:2.0",
+        f"PRODID:{PRODUCT}",
+        "BEGIN:VEVENT",
+        f"SUMMARY:{_escaped(event_title(booking))}",
+        f"DTSTART:{datetime.fromtimestamp(booking.start // SECOND, UTC):{_STAMP}}",
+        f"DTEND:{datetime.fromtimestamp(booking.end // SECOND, UTC):{_STAMP}}",
+        f"DTSTAMP:{stamp}",
+        f"UID:{_escaped(uid)}",
+        f"SEQUENCE:{min(sequence, SEQUENCE_MOST)}",
+        f"CREATED:{f'{created:{_STAMP}}' if created else stamp}",
+        f"DESCRIPTION:{_escaped(event_text(booking))}",
+        f"LAST-MODIFIED:{stamp}",
+        *([f"LOCATION:{_escaped(booking.location.strip())}"] if booking.location.strip() else []),
+        "STATUS:CONFIRMED",
+        "TRANSP:OPAQUE",
+        *([f"URL:{booking.url}"] if _is_uri(booking.url) else []),
+        f"{REVISION}:{booking.revision}",
+        *(before.kept if before else ()),
+        "END:VEVENT",
+        "END:VCALENDAR",
+    ]
+    return "".join(f"{_folded(line)}\r\n" for line in lines).encode()
 
 
 def time_zone_name(text: str) -> str:
@@ -132,11 +131,17 @@ def time_zone_name(text: str) -> str:
     return ""
 
 
+def _escaped(text: str) -> str:
+    """A value of type TEXT (RFC 5545 section 3.3.11)."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\\", "\\\\").replace(";", "\\;").replace(",", "\\,").replace("\n", "\\n")
+
+
 def _created(before: Standing | None) -> datetime | None:
     if before is None:
         return None
     try:
-        return datetime.strptime(before.created, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(before.created, _STAMP).replace(tzinfo=UTC)
     except ValueError:
         return None
 
@@ -181,6 +186,8 @@ def _unfolded(text: str) -> Iterator[str]:
 
 def _folded(line: str) -> str:
     """The line in pieces of at most 75 bytes of UTF-8."""
+    if len(line) * 4 <= 75 or (line.isascii() and len(line) <= 75):
+        return line
     pieces: list[str] = []
     piece, size = "", 0
     for letter in line:

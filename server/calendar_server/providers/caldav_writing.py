@@ -2,6 +2,8 @@
 
 Preconditions lie at several servers. ``If-None-Match: *`` goes with every creation and ``If-Match`` with every change
 and deletion, but what is relied on is the look before. ``If-Match: *`` is never sent: one big server reads it wrongly.
+The first write of an event is the exception: nobody else uses its address, where there can be one event only. Once it
+was tried, there is a look before the next try.
 
 Weak versions (``W/"…"``) never match by RFC 9110 section 13.1.1. Behind them stands a strong one that a proxy weakened,
 or a server that compares letters, or one that cannot compare at all. They are tried in this order, each time only while

@@ -103,6 +103,8 @@ def calendar_key(calendar_id: CalendarId, account_email: str) -> CalendarId:
 class GoogleProvider:
     """A ``Provider`` for Google accounts. ``calendar_events`` is the most that is read of one calendar."""
 
+    makes_once = False
+
     def __init__(
         self, egress: Egress, *, api_url: str, calendar_events: int, userinfo_url: str = "", revoke_url: str = ""
     ):

@@ -38,6 +38,8 @@ class _Shelf:
 class MemoryProvider:
     """See ``Provider`` for what the verbs promise. The verbs that it does not have are for tests."""
 
+    makes_once = False
+
     def __init__(self, calendars: Iterable[Calendar]):
         self._shelves = {calendar.id: _Shelf(calendar) for calendar in calendars}
         self._etags = itertools.count(1)

@@ -62,6 +62,8 @@ class MicrosoftProvider:
     ``mailbox_requests`` is this process's share of the four requests that one mailbox takes at a time.
     """
 
+    makes_once = False
+
     def __init__(
         self, egress: Egress, *, graph_url: str, calendar_events: int, mailbox_requests: int = MAILBOX_REQUESTS
     ):

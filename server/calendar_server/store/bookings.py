@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import peewee
 
@@ -17,16 +18,17 @@ from calendar_server.core.model import (
     Interval,
     OrganizationId,
 )
-from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.database import LOCKED, Database, Statement, chunks
 from calendar_server.store.rows import BookingRow, OverlayRow
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import OUTBOX as O
 
-_COLUMNS = tuple(B._columns)
+NAMES = tuple(B._columns)
+_GET = f"SELECT {', '.join(NAMES)} FROM bookings WHERE organization_id = ? AND id = ?"  # noqa: S608
 _PUT = (
-    f"INSERT INTO bookings ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO bookings ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))}) "  # noqa: S608
     "ON CONFLICT (organization_id, id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in ("organization_id", "id"))
+    + ", ".join(f"{name} = excluded.{name}" for name in NAMES if name not in ("organization_id", "id"))
 )
 
 BATCH = 200
@@ -46,19 +48,16 @@ class Bookings:
     def get_for_update(self, organization_id: OrganizationId, booking_id: BookingId) -> BookingRow | None:
         """The booking, or None, as nobody else will change or make it before the transaction ends."""
         # A booking that is not there yet has no row to lock; its name has.
-        self._database.serialize(_number(organization_id, booking_id))
+        self._database.serialize(number_of(organization_id, booking_id))
         return self._one(organization_id, booking_id, self._database.locked)
 
     def _one(self, organization_id: OrganizationId, booking_id: BookingId, locked: str) -> BookingRow | None:
-        rows = self._database.fetch(
-            f"SELECT {', '.join(_COLUMNS)} FROM bookings WHERE organization_id = ? AND id = ?{locked}",  # noqa: S608
-            (organization_id, booking_id),
-        )
-        return _booking(dict(zip(_COLUMNS, rows[0], strict=True))) if rows else None
+        rows = self._database.fetch(f"{_GET}{locked}", (organization_id, booking_id))
+        return of_values(rows[0]) if rows else None
 
     def put(self, row: BookingRow) -> None:
         """Insert the booking, or replace it."""
-        self._database.execute(
+        self._database.execute_later(
             _PUT,
             row.organization_id,
             row.id,
@@ -127,13 +126,20 @@ class Bookings:
         return self._database.change(query) == 1
 
 
-def _number(organization_id: OrganizationId, booking_id: BookingId) -> int:
+def number_of(organization_id: OrganizationId, booking_id: BookingId) -> int:
     """64 bits that stand for a booking. Two that share a number would only wait for each other."""
     digest = hashlib.sha256(f"{len(organization_id)}:{organization_id}{booking_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _booking(row: Row) -> BookingRow:
+def get_locked(organization_id: OrganizationId, booking_id: BookingId) -> Statement:
+    """What ``get_for_update`` runs on Postgres."""
+    return f"{_GET}{LOCKED}", (organization_id, booking_id)
+
+
+def of_values(values: Sequence[Any]) -> BookingRow:
+    """The booking of a row with all of ``NAMES``."""
+    row = dict(zip(NAMES, values, strict=True))
     return BookingRow(
         organization_id=OrganizationId(row["organization_id"]),
         id=BookingId(row["id"]),

@@ -18,7 +18,7 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
-from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store.database import CHUNK, LOCKED, Database, Row, Statement, chunks
 from calendar_server.store.errors import AlreadyThere
 from calendar_server.store.rows import SealedGrant
 from calendar_server.store.tables import CONNECTIONS as C
@@ -27,8 +27,11 @@ BATCH = 200
 """Rows read at once when all are gone through."""
 
 _LIVE = C.disconnected_at.is_null()
-_NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
-_COLUMNS = tuple(getattr(C, name) for name in _NAMES)
+NAMES = tuple(name for name in C._columns if name not in ("sealed_grant", "disconnected_at"))
+_COLUMNS = tuple(getattr(C, name) for name in NAMES)
+_SELECT = f"SELECT {', '.join(NAMES)} FROM connections WHERE disconnected_at IS NULL"  # noqa: S608
+_GET = f"{_SELECT} AND organization_id = ? AND id = ?"
+_OF_OWNER = f"{_SELECT} AND organization_id = ? AND owner = ? ORDER BY id"
 
 
 class Connections:
@@ -78,7 +81,8 @@ class Connections:
 
     def get(self, organization_id: OrganizationId, connection_id: ConnectionId) -> Connection | None:
         """The live one with this id."""
-        return self._one(C.organization_id == organization_id, C.id == connection_id)
+        rows = self._database.fetch(_GET, (organization_id, connection_id))
+        return of_values(rows[0]) if rows else None
 
     def find(self, connection_id: ConnectionId) -> Connection | None:
         """The live connection with this id, whoever's it is: for operators, never for callers."""
@@ -99,19 +103,14 @@ class Connections:
         """The live ones among these ids, by id."""
         found: list[Connection] = []
         for chunk in chunks(sorted(set(connection_ids))):
-            marks = ", ".join("?" * len(chunk))
-            rows = self._database.fetch(
-                f"SELECT {', '.join(_NAMES)} FROM connections WHERE disconnected_at IS NULL AND organization_id = ? "  # noqa: S608
-                f"AND id IN ({marks}) ORDER BY id{self._database.locked}",
-                (organization_id, *chunk),
-            )
-            found += (_connection(dict(zip(_NAMES, row, strict=True))) for row in rows)
+            rows = self._database.fetch(*_get_many(organization_id, chunk, self._database.locked))
+            found += map(of_values, rows)
         return found
 
     def of_owner(self, organization_id: OrganizationId, owner: str) -> list[Connection]:
         """The live ones of an owner, oldest first."""
-        query = C.select(*_COLUMNS).where(_LIVE, C.organization_id == organization_id, C.owner == owner)
-        found = map(_connection, self._database.rows(self._database.locking(query.order_by(C.id))))
+        rows = self._database.fetch(f"{_OF_OWNER}{self._database.locked}", (organization_id, owner))
+        found = map(of_values, rows)
         return sorted(found, key=lambda connection: (connection.connected_at, connection.id))
 
     def by_subject(
@@ -331,6 +330,23 @@ class Connections:
             changed = self._database.change(query) == 1
             self._database.touch([connection_id] if changed else [])
         return changed
+
+
+def _get_many(organization_id: OrganizationId, ids: Sequence[ConnectionId], locked: str) -> Statement:
+    marks = ", ".join("?" * len(ids))
+    return f"{_SELECT} AND organization_id = ? AND id IN ({marks}) ORDER BY id{locked}", (organization_id, *ids)
+
+
+def named_locked(organization_id: OrganizationId, ids: Sequence[ConnectionId], owner: str) -> Statement:
+    """What ``get_many``, or without ids ``of_owner``, runs in a transaction of Postgres."""
+    if ids:
+        return _get_many(organization_id, sorted(set(ids))[:CHUNK], LOCKED)
+    return f"{_OF_OWNER}{LOCKED}", (organization_id, owner)
+
+
+def of_values(values: Sequence[Any]) -> Connection:
+    """The connection of a row with all of ``NAMES``."""
+    return _connection(dict(zip(NAMES, values, strict=True)))
 
 
 def _connection(row: Row) -> Connection:

@@ -47,10 +47,17 @@ GROUP_MOST = 64
 CHUNK = 500
 """Values in one list of a statement."""
 
+_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+LOCKED = " FOR NO KEY UPDATE"
+"""What ``Database.locked`` is in a transaction of Postgres."""
+
 _peewee = logging.getLogger("peewee")
 _BROKEN = psycopg.pq.TransactionStatus.INERROR
 
 Row = dict[str, Any]
+Statement = tuple[str, tuple[object, ...]]
+"""A written-out statement with ``?`` for its values, and the values."""
 Value = TypeVar("Value")
 
 
@@ -88,6 +95,7 @@ class _Sqlite(peewee.SqliteDatabase):
         while True:
             try:
                 raw: sqlite3.Connection = super()._connect()  # type: ignore[misc]
+                raw.create_function("calendar_clock", 0, _machine_clock)
                 return raw
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
@@ -183,9 +191,15 @@ class _Thread(threading.local):
     """Whether this thread is inside a transaction, and which connections' answers that changes."""
 
     inside = False
+    serialized: int | None = None
+    """The number that the transaction began with, see ``serialize``."""
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
+        self.ahead: dict[Statement, list[tuple[Any, ...]]] = {}
+        """Answers that came with the beginning of the transaction, as long as it has changed nothing."""
+        self.later: list[Statement] = []
+        """Changes that go with the next statement, or with the commit."""
 
 
 class _Job(Generic[Value]):
@@ -267,18 +281,20 @@ class Database:
         return self._thread.inside
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, serialized: int | None = None, ahead: Sequence[Statement] = ()) -> Iterator[None]:
         """Commit what happens inside, or nothing of it when an exception leaves.
 
         SQLite: the only writer, from the beginning (``BEGIN IMMEDIATE``), so that it never has to give up half-way.
-        Postgres: READ COMMITTED. Raises ``RuntimeError`` inside another transaction of the same thread.
+        Postgres: READ COMMITTED. ``serialized``: begin with ``serialize`` of this number, and run the reads ``ahead``
+        after it, all in one round trip; ``fetch`` answers the same statements from it until something is changed.
+        Raises ``RuntimeError`` inside another transaction of the same thread.
         """
         if self._thread.inside:
             raise RuntimeError("A transaction is open in this thread already.")
         with self.observed(), self._sole_writer(), self._connected():
             with translated():
-                self._begin()
-            self._thread.inside = True
+                self._begin(serialized, ahead)
+            self._thread.inside, self._thread.serialized = True, serialized
             try:
                 yield
                 self._bump()
@@ -288,13 +304,18 @@ class Database:
             else:
                 self._commit()
             finally:
-                self._thread.inside = False
+                self._thread.inside, self._thread.serialized = False, None
+                self._thread.ahead, self._thread.later = {}, []
                 touched, self._thread.touched = self._thread.touched, set()
         if touched:
             self._changed(touched)
 
-    def atomically(self, work: Callable[[], Value]) -> Value:
+    def atomically(
+        self, work: Callable[[], Value], serialized: int | None = None, ahead: Sequence[Statement] = ()
+    ) -> Value:
         """Run this in a transaction: committed when it answers, undone when it raises.
+
+        ``serialized`` and ``ahead``: see ``transaction``.
 
         SQLite waits for the disk at each commit. So whoever gets to be the writer commits for all who wait with it, each in
         a savepoint of its own: what one of them raises undoes its own changes alone. ``work`` runs in whatever thread that
@@ -303,7 +324,7 @@ class Database:
         if self._thread.inside:
             return work()
         if not self.is_sqlite:
-            with self.transaction():
+            with self.transaction(serialized, ahead):
                 return work()
         with self.observed():
             job: _Job[Value] = _Job(work)
@@ -350,12 +371,12 @@ class Database:
         """Run a job; what it raises is its own. Answers what it touched."""
         self._thread.touched = set()
         with translated():
-            self._engine.execute_sql("SAVEPOINT job")
+            self._engine.handed.raw.execute("SAVEPOINT job")
         job.run()
         with translated():
             if job.error is not None:
-                self._engine.execute_sql("ROLLBACK TO job")
-            self._engine.execute_sql("RELEASE job")
+                self._engine.handed.raw.execute("ROLLBACK TO job")
+            self._engine.handed.raw.execute("RELEASE job")
         return set() if job.error is not None else self._thread.touched
 
     @contextmanager
@@ -373,11 +394,29 @@ class Database:
             raise RuntimeError("What a change touches is noted with the change, in one transaction.")
         self._thread.touched.update(connection_ids)
 
+    def change_touching(self, sql: str, values: Sequence[object]) -> bool:
+        """Run an UPDATE of the outbox that touches at most one row, and touch that row's connection. Whether there was one.
+
+        ``sql`` ends in ``RETURNING connection_id``. On Postgres and outside of transactions it is one statement with the
+        new version, one round trip.
+        """
+        if self.is_sqlite or self._thread.inside:
+            raise RuntimeError("SQLite has no such statement, and transactions bump versions at their end.")
+        rows = self.fetch(
+            f"WITH changed AS ({sql}) INSERT INTO versions (connection_id, version) "  # noqa: S608 — the caller's own
+            "SELECT connection_id, 1 FROM changed "
+            "ON CONFLICT (connection_id) DO UPDATE SET version = versions.version + 1 RETURNING connection_id",
+            values,
+        )
+        if rows:
+            self._changed({rows[0][0]})
+        return bool(rows)
+
     def _bump(self) -> None:
         # In one order, and after all else that this transaction locks, so that two never wait for each other in a ring.
         for chunk in chunks(sorted(self._thread.touched)):
             values = ", ".join("(?, 1)" for _ in chunk)
-            self.execute(
+            self.execute_later(
                 f"INSERT INTO versions (connection_id, version) VALUES {values} "  # noqa: S608 — placeholders alone
                 "ON CONFLICT (connection_id) DO UPDATE SET version = versions.version + 1",
                 *chunk,
@@ -393,33 +432,60 @@ class Database:
 
     def execute(self, sql: str, *values: object) -> int:
         """Run a statement with ``?`` for its values, inside the thread's transaction or by itself. Answers how many rows."""
-        with self._session(writes=True), translated():
-            return int(self._engine.execute_sql(self._spelled(sql), values).rowcount)
+        self._thread.ahead = {}
+        with self._alone(writes=True):
+            return int(self._run(sql, values, lambda cursor: cursor.rowcount))
+
+    def execute_later(self, sql: str, *values: object) -> None:
+        """Run a statement whose answer nobody needs, inside a transaction: before its next statement, or its commit.
+
+        What Postgres refuses about it is raised there.
+        """
+        if self.is_sqlite or not self._thread.inside:
+            self.execute(sql, *values)
+            return
+        _note(sql)
+        self._thread.ahead = {}
+        self._thread.later.append((sql, values))
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values, inside the thread's transaction or one of its own."""
         if not rows:
             return
-        with self.joined(), translated():
+        if len(rows) == 1:
+            self.execute(sql, *rows[0])
+            return
+        with self.joined(), self._session(writes=True), translated():
             self._engine.cursor().executemany(self._spelled(sql), rows)
 
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a statement with ``?`` for its values, as tuples, outside of any transaction of peewee's.
+        """All rows of a statement that only reads, with ``?`` for its values, as tuples.
 
         The hot path: building a query and going through peewee costs more than the query.
         """
-        if self._thread.inside:
-            with translated():
-                return list(self._engine.execute_sql(self._spelled(sql), values).fetchall())
-        if _peewee.isEnabledFor(logging.DEBUG):
-            # As peewee tells its own, but without values.
-            _peewee.debug((sql, ()))
+        if self._thread.ahead:
+            found = self._thread.ahead.get((sql, tuple(values)))
+            if found is not None:
+                return found
+        return self._run(sql, values, _all)
+
+    def _run(self, sql: str, values: Sequence[object], answer: Callable[[Any], Value]) -> Value:
+        """Run a written-out statement on the thread's connection, or on one that is borrowed for it."""
+        _note(sql)
         with translated():
+            if self._thread.inside:
+                if self._thread.later:
+                    self._send_later()
+                return answer(self._engine.handed.raw.execute(self._spelled(sql), values))
             raw = self._pool.take()
             try:
-                return list(raw.execute(self._spelled(sql), values).fetchall())
+                return answer(raw.execute(self._spelled(sql), values))
             finally:
                 self._pool.give_back(raw)
+
+    def _alone(self, *, writes: bool) -> AbstractContextManager[None]:
+        """What a statement outside of transactions waits for: SQLite's only writer."""
+        return self._sole_writer() if writes and self.is_sqlite and not self._thread.inside else nullcontext()
 
     def _spelled(self, sql: str) -> str:
         return sql if self.is_sqlite else sql.replace("?", "%s")
@@ -481,16 +547,20 @@ class Database:
     @property
     def locked(self) -> str:
         """What ``locking`` adds, for statements that are written out."""
-        return "" if self.is_sqlite or not self._thread.inside else " FOR NO KEY UPDATE"
+        return "" if self.is_sqlite or not self._thread.inside else LOCKED
 
     def skipping_locked(self, query: Any, table: Any) -> Any:
         """The query, leaving out rows of ``table`` that another transaction has locked, and locking the others."""
         return query if self.is_sqlite else query.for_update("FOR NO KEY UPDATE", of=table, skip_locked=True)
 
+    def locked_or_skipped(self, table: str) -> str:
+        """What ``skipping_locked`` adds, for statements that are written out."""
+        return "" if self.is_sqlite else f" FOR NO KEY UPDATE OF {table} SKIP LOCKED"
+
     def serialize(self, number: int) -> None:
         """Inside a transaction: let nobody else with the same 64-bit number in until it ends."""
-        if not self.is_sqlite and self._thread.inside:
-            self.value("SELECT pg_advisory_xact_lock(%s)::text", number)
+        if not self.is_sqlite and self._thread.inside and number != self._thread.serialized:
+            self.fetch("SELECT pg_advisory_xact_lock(?)::text", (number,))
 
     def be_patient(self, seconds: int) -> None:
         """Inside a transaction: let statements and locks take this long until it ends."""
@@ -502,13 +572,24 @@ class Database:
     def now(self) -> Instant:
         """The database's time. SQLite has no clock but this machine's."""
         if self.is_sqlite:
-            return time.time_ns() // 1000
-        return int(self.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
+            return _machine_clock()
+        return int(self.fetch(*self.ask_clock)[0][0])
+
+    ask_clock: Statement = (f"SELECT {_CLOCK}", ())
+    """What ``now`` runs on Postgres."""
+
+    @property
+    def clock(self) -> str:
+        """The database's time as an expression of SQL, so that a statement need not be told it."""
+        return "calendar_clock()" if self.is_sqlite else _CLOCK
 
     @contextmanager
     def _session(self, *, writes: bool) -> Iterator[None]:
         """The thread's transaction, or a connection for one statement that commits by itself."""
         if self._thread.inside:
+            self._thread.ahead = {}
+            if self._thread.later:
+                self._send_later()
             yield
             return
         with self._sole_writer() if writes else nullcontext(), self._connected():
@@ -547,11 +628,36 @@ class Database:
             self._engine.handed.raw = None
             self._pool.give_back(raw)
 
-    def _begin(self) -> None:
+    def _begin(self, serialized: int | None = None, ahead: Sequence[Statement] = ()) -> None:
         if self.is_sqlite:
             self._engine.begin("IMMEDIATE")
-        else:
-            self._engine.begin()
+            return
+        raw = self._engine.handed.raw
+        if serialized is None:
+            raw.execute("BEGIN")
+            return
+        # One round trip. The lock is held before the statements that follow take their snapshots.
+        with raw.pipeline():
+            raw.execute("BEGIN")
+            raw.execute("SELECT pg_advisory_xact_lock(%s)::text", (serialized,))
+            answers = []
+            for sql, values in ahead:
+                _note(sql)
+                answers.append(((sql, values), raw.execute(self._spelled(sql), values)))
+        self._thread.ahead = {statement: cursor.fetchall() for statement, cursor in answers}
+
+    def _send_later(self, *more: str) -> None:
+        """Run the changes that were left for later, and these statements after them, in one round trip.
+
+        Where one fails Postgres runs none of those behind it.
+        """
+        later, self._thread.later = self._thread.later, []
+        raw = self._engine.handed.raw
+        with translated(), raw.pipeline() if later else nullcontext():
+            for sql, values in later:
+                raw.execute(self._spelled(sql), values)
+            for sql in more:
+                raw.execute(sql)
 
     def _commit(self) -> None:
         if not self.is_sqlite and self._engine.handed.raw.pgconn.transaction_status == _BROKEN:
@@ -560,7 +666,10 @@ class Database:
             raise StoreError("The service's database refused a change.")
         try:
             with translated():
-                self._engine.commit()
+                if self.is_sqlite:
+                    self._engine.commit()
+                else:
+                    self._send_later("COMMIT")
         except StoreError as error:
             self._roll_back()
             if self.is_sqlite or undone(error.__cause__):
@@ -574,6 +683,20 @@ class Database:
         # Where even this fails the connection is not usable any more; the pool closes it, which rolls back.
         with suppress(peewee.PeeweeException, sqlite3.Error, psycopg.Error):
             self._engine.rollback()
+
+
+def _note(sql: str) -> None:
+    """Tell of a statement as peewee tells of its own, but without values."""
+    if _peewee.isEnabledFor(logging.DEBUG):
+        _peewee.debug((sql, ()))
+
+
+def _machine_clock() -> Instant:
+    return time.time_ns() // 1000
+
+
+def _all(cursor: Any) -> list[tuple[Any, ...]]:
+    return list(cursor.fetchall())
 
 
 def _shut(raw: Any) -> None:

@@ -40,6 +40,11 @@ class CommitUnknown(StoreError):
 
 _FOREIGN = (peewee.PeeweeException, sqlite3.Error, psycopg.Error, OverflowError, UnicodeEncodeError)
 
+_REFUSALS = (
+    *(peewee.IntegrityError, peewee.DataError, psycopg.IntegrityError, psycopg.DataError),
+    *(sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError),
+)
+
 _SQLITE = {
     sqlite3.SQLITE_BUSY: "The service's database is busy. Try again.",
     sqlite3.SQLITE_FULL: "The disk of the service's database is full. Its operator must make room.",
@@ -91,6 +96,6 @@ def _message(error: BaseException) -> tuple[str, ...]:
     state = getattr(origin, "sqlstate", None)
     if state in _POSTGRES:
         return (_POSTGRES[state],)
-    if isinstance(error, (peewee.IntegrityError, peewee.DataError, OverflowError, UnicodeEncodeError)):
+    if isinstance(error, _REFUSALS):
         return (_REFUSED,)
     return ()

@@ -16,10 +16,8 @@ Every change by a pusher is a compare-and-set on its token, so that one who slep
 from __future__ import annotations
 
 import dataclasses
-import secrets
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import peewee
 
@@ -38,18 +36,15 @@ from calendar_server.core.model import (
     OrganizationId,
 )
 from calendar_server.errors import ProviderUnavailable
-from calendar_server.store.database import Database, Row, chunks
+from calendar_server.store import claims
+from calendar_server.store.database import LOCKED, Database, Row, Statement, chunks
 from calendar_server.store.rows import OursRow, OutboxRow, StandingRow, Wanted
 from calendar_server.store.tables import BOOKINGS as B
 from calendar_server.store.tables import CONNECTIONS as C
 from calendar_server.store.tables import OUTBOX as O
 
-CLAIMS = 0x63616C5F636C6169
-"""The number that claims of all replicas queue at, so that the limit for a mailbox is counted exactly."""
-SPARE = 4
-"""Times as many rows as asked for are looked at: some may be locked, or gone by the time they are leased."""
-
-_COLUMNS = tuple(field.name for field in dataclasses.fields(OutboxRow))
+_FIELDS = tuple(field.name for field in dataclasses.fields(OutboxRow))
+_COLUMNS = (*claims.FIRST, *(name for name in _FIELDS if name not in claims.FIRST))
 _CHANGEABLE = frozenset(_COLUMNS) - {"id", "lease_token", "lease_until"}
 
 # Written out: every call and every push run these, and building them costs more than running them. Names are our own.
@@ -61,6 +56,14 @@ _PUT = (
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS if name != 'id')}"
 )
 
+
+class _Now:
+    """Stands for the database's time."""
+
+
+NOW: Final = _Now()
+"""As the value of a column that changes under a lease: the database's time at that moment."""
+
 _SHOWN = _CHANGEABLE - {
     *("due_at", "attempts", "problem_reason", "problem_message", "etag", "web_link", "updated_at", "drift", "drift_at"),
     *("request_id", "traceparent"),
@@ -71,11 +74,6 @@ _SHOWN = _CHANGEABLE - {
 _PENDING_WORD = peewee.SQL("'pending'")
 _PENDING = O.state == _PENDING_WORD
 _LEASED = O.lease_token != peewee.SQL("''")
-
-# EXISTS, not IN: SQLite would go through all connections to find the few rows that are pending.
-_PUSHABLE = peewee.fn.EXISTS(
-    C.select(C.id).where(C.id == O.connection_id, C.disconnected_at.is_null(), C.status == str(ConnectionStatus.ACTIVE))
-)
 
 
 class Outbox:
@@ -93,7 +91,7 @@ class Outbox:
     def put(self, row: OutboxRow) -> None:
         """Insert the row, or replace the one with its id."""
         with self._database.joined():
-            self._database.execute(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
+            self._database.execute_later(_PUT, *(_plain(getattr(row, name)) for name in _COLUMNS))
             self._database.touch([row.connection_id])
 
     def get(self, row_id: str) -> OutboxRow | None:
@@ -177,30 +175,13 @@ class Outbox:
         """Lease at most ``limit`` due rows of live, active connections for ``lease_s`` seconds, oldest due first.
 
         At most ``mailbox_limit`` rows of one connection are leased at once, by whomever. ``owner`` (letters and digits)
-        is whom ``free`` knows the leases by. A transaction of its own.
+        is whom ``free`` knows the leases by. A lease that ran out, or was freed, counts as an attempt: what came of it is
+        not known. A transaction of its own.
         """
-        # Looked for without any lock: mostly nothing is due, and then no writer was held up.
-        ids = self._due(self._database.now(), limit * SPARE, mailbox_limit)
-        if not ids:
-            return []
-        with self._database.transaction():
-            self._database.serialize(CLAIMS)
-            now = self._database.now()
-            query = O.select().where(O.id.in_(ids), *_claimable(now)).order_by(O.due_at, O.id)
-            rows = [_outbox(row) for row in self._database.rows(self._database.skipping_locked(query, O))]
-            leased = self._leased(now, sorted({row.connection_id for row in rows}))
-            taken: list[OutboxRow] = []
-            for row in rows:
-                if len(taken) < limit and leased[row.connection_id] < mailbox_limit:
-                    leased[row.connection_id] += 1
-                    taken.append(row)
-            if not taken:
-                return []
-            token, until = f"{owner}.{secrets.token_hex(16)}", now + round(lease_s * SECOND)
-            self._database.change(
-                O.update({O.lease_token: token, O.lease_until: until}).where(O.id.in_([row.id for row in taken]))
-            )
-        return [dataclasses.replace(row, lease_token=token, lease_until=until) for row in taken]
+        rows, token, until = claims.claim(
+            self._database, _COLUMNS, limit=limit, lease_s=lease_s, mailbox_limit=mailbox_limit, owner=owner
+        )
+        return [_claimed(_of_values(row), token, until) for row in rows]
 
     def finish(self, row_id: str, lease_token: str, wanted_revision: int, wanted: Wanted, **changes: object) -> bool:
         """Store how a push went and end its lease. False: lease or wanted state no longer stand; nothing changed."""
@@ -210,6 +191,15 @@ class Outbox:
     def release(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """End the lease and store ``changes``, whatever is wanted now. False: it no longer stands."""
         return self._under_lease(row_id, lease_token, changes, {}, ends=True)
+
+    def stands(self, row: OutboxRow, connection_id: ConnectionId) -> tuple[bool, bool]:
+        """Whether the lease of a row stands and wants what it wanted, and whether its connection is still live."""
+        rows = self._database.fetch(
+            f"SELECT o.lease_token = ? AND o.lease_until > {self._database.clock} AND o.wanted_revision = ?, "  # noqa: S608
+            "c.disconnected_at IS NULL FROM outbox o JOIN connections c ON c.id = ? WHERE o.id = ?",
+            (row.lease_token, row.wanted_revision, connection_id, row.id),
+        )
+        return (bool(rows[0][0]), bool(rows[0][1])) if rows and row.lease_token else (False, True)
 
     def hold(self, row_id: str, lease_token: str, **changes: object) -> bool:
         """Store ``changes`` under a lease that has not ended, and keep it. False: it is lost; nothing changed."""
@@ -231,7 +221,8 @@ class Outbox:
         """End every lease of an owner that is known to be dead. Answers how many rows."""
         name = f"{owner}."
         named = peewee.fn.SUBSTR(O.lease_token, 1, len(name)) == name
-        return self._database.change(O.update({O.lease_token: "", O.lease_until: 0}).where(_LEASED, named))
+        ended = {O.lease_token: "", O.lease_until: 0, O.attempts: O.attempts + 1}
+        return self._database.change(O.update(ended).where(_LEASED, named))
 
     def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
         """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
@@ -324,10 +315,7 @@ class Outbox:
 
     def next_due(self) -> Instant | None:
         """When the next row can be claimed, as far as its own time and lease go. None: nothing is waiting."""
-        free_at = peewee.Case(None, [(O.due_at > O.lease_until, O.due_at)], O.lease_until)
-        query = O.select(peewee.fn.MIN(free_at).alias("due")).where(_PENDING, O.due_at.is_null(False), _PUSHABLE)
-        row = self._database.row(query)
-        return None if row is None else row["due"]
+        return claims.next_due(self._database)
 
     def mark_gone(self, row_id: str, *, pushed_revision: int, before: Instant, at: Instant) -> bool:
         """Its owner deleted the event, as seen by a read that began at ``before``.
@@ -378,45 +366,7 @@ class Outbox:
 
     def oldest_due(self, now: Instant) -> Instant | None:
         """Since when the oldest of the rows that can be pushed at ``now`` is due, for a gauge. None: none waits."""
-        query = O.select(peewee.fn.MIN(O.due_at).alias("due")).where(_PENDING, O.due_at <= now, _PUSHABLE)
-        row = self._database.row(query)
-        return None if row is None else row["due"]
-
-    def _due(self, now: Instant, limit: int, mailbox_limit: int) -> list[str]:
-        """Ids of claimable rows, no more of a connection than its mailbox has room for."""
-        leased = (
-            O.select(O.connection_id, peewee.fn.COUNT(O.id).alias("count"))
-            .where(_LEASED, O.lease_until > now)
-            .group_by(O.connection_id)
-            .alias("leased")
-        )
-        place = peewee.fn.ROW_NUMBER().over(partition_by=[O.connection_id], order_by=[O.due_at, O.id])
-        ranked = (
-            O.select(
-                O.id,
-                O.due_at,
-                place.alias("place"),
-                peewee.fn.COALESCE(leased.c.count, 0).alias("leased"),
-            )
-            .join(leased, peewee.JOIN.LEFT_OUTER, on=leased.c.connection_id == O.connection_id)
-            .where(*_claimable(now))
-            .alias("ranked")
-        )
-        query = (
-            peewee.Select((ranked,), (ranked.c.id,))
-            .where(ranked.c.place + ranked.c.leased <= mailbox_limit)
-            .order_by(ranked.c.due_at, ranked.c.id)
-            .limit(limit)
-        )
-        return [row["id"] for row in self._database.rows(query)]
-
-    def _leased(self, now: Instant, connection_ids: Sequence[ConnectionId]) -> Counter[ConnectionId]:
-        query = (
-            O.select(O.connection_id, peewee.fn.COUNT(O.id).alias("count"))
-            .where(_LEASED, O.lease_until > now, O.connection_id.in_(connection_ids))
-            .group_by(O.connection_id)
-        )
-        return Counter({ConnectionId(row["connection_id"]): row["count"] for row in self._database.rows(query)})
+        return claims.oldest_due(self._database, now)
 
     def _gone(self, at: Instant, *conditions: Any) -> bool:
         query = O.update({O.state: str(EventState.GONE), O.due_at: None, O.updated_at: at}).where(
@@ -435,19 +385,20 @@ class Outbox:
             raise TypeError(f"the outbox has no changeable column {', '.join(sorted(unknown))}")
         if not lease_token:
             return False
+        clock = self._database.clock
         # Written over itself where nothing else changes: an UPDATE needs a column.
         ended = {"lease_token": "", "lease_until": 0} if ends else {"lease_token": lease_token}
         values: dict[str, object] = {**changes, **ended}
         conditions = {"id": row_id, "lease_token": lease_token, **still}
-        sql = (
-            f"UPDATE outbox SET {', '.join(f'{name} = ?' for name in values)} "  # noqa: S608 — names are our own
-            f"WHERE {' AND '.join(f'{name} = ?' for name in conditions)}"
-        )
-        bound = [*map(_plain, values.values()), *conditions.values()]
+        assigned = ", ".join(f"{name} = {clock if value is NOW else '?'}" for name, value in values.items())
+        sql = f"UPDATE outbox SET {assigned} WHERE {' AND '.join(f'{name} = ?' for name in conditions)}"  # noqa: S608
         if not ends:
-            sql, bound = f"{sql} AND lease_until > ?", [*bound, self._database.now()]
+            sql += f" AND lease_until > {clock}"
+        bound = [*(_plain(value) for value in values.values() if value is not NOW), *conditions.values()]
         if not changes.keys() & _SHOWN:
             return self._database.execute(sql, *bound) == 1
+        if not self._database.is_sqlite and not self._database.in_transaction:
+            return self._database.change_touching(f"{sql} RETURNING connection_id", bound)
 
         def change() -> bool:
             if self._database.execute(sql, *bound) != 1:
@@ -459,8 +410,14 @@ class Outbox:
         return self._database.atomically(change)
 
 
-def _claimable(now: Instant) -> tuple[Any, ...]:
-    return (_PENDING, O.due_at <= now, O.lease_until <= now, _PUSHABLE)
+def of_booking_locked(organization_id: OrganizationId, booking_id: BookingId) -> Statement:
+    """What ``of_booking`` runs in a transaction of Postgres."""
+    return f"{_OF_BOOKING}{LOCKED}", (organization_id, booking_id)
+
+
+def _claimed(row: OutboxRow, token: str, until: Instant) -> OutboxRow:
+    attempts = row.attempts + bool(row.lease_token)
+    return dataclasses.replace(row, lease_token=token, lease_until=until, attempts=attempts)
 
 
 def _plain(value: object) -> object:

@@ -5,22 +5,23 @@ A named query commits by itself, or belongs to the transaction that its thread i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from calendar_server.core.model import Instant
+from calendar_server.core.model import BookingId, ConnectionId, Instant, OrganizationId
 from calendar_server.store import migrations
-from calendar_server.store.bookings import Bookings
+from calendar_server.store.bookings import Bookings, get_locked, number_of
 from calendar_server.store.changes import Changes
-from calendar_server.store.connections import Connections
+from calendar_server.store.connections import Connections, named_locked
 from calendar_server.store.database import Database
 from calendar_server.store.errors import AlreadyThere, CommitUnknown, StoreError
+from calendar_server.store.loads import Loads
 from calendar_server.store.mirror import Mirror
 from calendar_server.store.oauth import Leases, OAuthStates
 from calendar_server.store.organizations import ApiKeys, Organizations, VaultKeys
-from calendar_server.store.outbox import Outbox
+from calendar_server.store.outbox import Outbox, of_booking_locked
 from calendar_server.store.parked import Parked
 from calendar_server.store.takeover import SqliteSource, take_over
 from calendar_server.store.watches import Watches
@@ -41,6 +42,7 @@ class Store:
         self.connections = Connections(database)
         self.bookings = Bookings(database)
         self.outbox = Outbox(database)
+        self.loads = Loads(database)
         self.parked = Parked(database)
         self.oauth_states = OAuthStates(database)
         self.leases = Leases(database)
@@ -101,6 +103,23 @@ class Store:
     def atomically(self, work: Callable[[], Value]) -> Value:
         """Run this in a transaction, in the thread that commits for all who wait. See ``Database.atomically``."""
         return self._database.atomically(work)
+
+    def atomically_about(
+        self,
+        organization_id: OrganizationId,
+        booking_id: BookingId,
+        target: tuple[Sequence[ConnectionId], str] | None,
+        work: Callable[[], Value],
+    ) -> Value:
+        """The same, for work that asks for the booking for update, for its rows, and for the connections of ``target``
+        (ids, or an owner) if there is one: on Postgres all of that comes with the beginning, in one round trip."""
+        if self.is_sqlite:
+            return self._database.atomically(work)
+        ahead = [get_locked(organization_id, booking_id)]
+        if target is not None:
+            ahead.append(named_locked(organization_id, *target))
+        ahead += [of_booking_locked(organization_id, booking_id), self._database.ask_clock]
+        return self._database.atomically(work, number_of(organization_id, booking_id), ahead)
 
     def close(self) -> None:
         """Close all connections to the database."""

@@ -127,15 +127,15 @@ class Bookings:
         for _ in range(READS_MOST):
             reads = self._reads_for(caller, command, deadline) if command.require_free else None
             try:
-                self._commit(caller.organization_id, command, reads, cause)
+                report = self._commit(caller.organization_id, command, reads, cause)
                 break
             except _Outdated:
                 continue
         else:
             raise ProviderUnavailable("The connections of this set keep changing at the moment. Try again.")
         self._wake()
-        self._wait(caller, command)
-        return self.get(caller, command.booking.id)
+        # Without waiting, what was committed is the answer: nobody has to read it again.
+        return self.get(caller, command.booking.id) if self._waited(caller, command) else report
 
     def get(self, caller: Caller, booking_id: BookingId) -> BookingReport:
         """The newest state of a booking.
@@ -146,7 +146,7 @@ class Bookings:
         if row is None:
             raise NotFound("There is no such booking. SyncBooking makes one.")
         events = self._store.outbox.of_booking(caller.organization_id, booking_id)
-        return BookingReport(self._contents.open(row)[0], tuple(_event(event) for event in events))
+        return _report(self._contents.open(row)[0], events)
 
     def _reads_for(
         self, caller: Caller, command: SyncCommand, deadline: Deadline
@@ -156,7 +156,8 @@ class Bookings:
         known = self._store.bookings.get(caller.organization_id, booking.id)
         if booking.status is not BookingStatus.CONFIRMED or (known and known.revision >= booking.revision):
             return None
-        connections = self._writable(caller.organization_id, booking.id, command.target)
+        rows = self._store.outbox.of_booking(caller.organization_id, booking.id)
+        connections = self._writable(resolve(self._store, caller.organization_id, command.target), rows, command.target)
         window = Interval(booking.start, booking.end)
         return connections, self._availability.read(connections, window, deadline)
 
@@ -166,18 +167,24 @@ class Bookings:
         command: SyncCommand,
         reads: tuple[list[Connection], Reads] | None,
         cause: Cause,
-    ) -> None:
+    ) -> BookingReport:
         """Accept the revision in a transaction. Where the answer to its COMMIT is lost: look, then answer.
 
         To accept once more is to look: it waits for the lost transaction's locks, changes nothing where the revision is
         there as it was sent, and commits it where it is not.
         """
+        cancelled = command.booking.status is BookingStatus.CANCELLED
+        target = None if cancelled else (command.target.connection_ids, command.target.owner)
         lost: CommitUnknown | None = None
         until = 0.0
         while True:
             try:
-                self._store.atomically(lambda: self._accept(organization_id, command, reads, cause))
-                return
+                return self._store.atomically_about(
+                    organization_id,
+                    command.booking.id,
+                    target,
+                    lambda: self._accept(organization_id, command, reads, cause),
+                )
             except StoreUnavailable as error:
                 if lost is None and isinstance(error, CommitUnknown):
                     lost, until = error, time.monotonic() + LOOK_AGAIN_S
@@ -194,15 +201,16 @@ class Bookings:
         command: SyncCommand,
         reads: tuple[list[Connection], Reads] | None,
         cause: Cause,
-    ) -> None:
+    ) -> BookingReport:
         sent = command.booking
         row = self._store.bookings.get_for_update(organization_id, sent.id)
         wanted_set = _wanted_set(command)
         if row is not None and sent.revision < row.revision:
-            return
+            newest = self._contents.open(row)[0]
+            return _report(newest, self._store.outbox.of_booking(organization_id, sent.id))
         if row is not None and sent.revision == row.revision:
             # Nobody can say whether what cannot be opened is what was sent: that takes a revision of its own.
-            sent_before = self._contents.open(row)[1]
+            newest, sent_before = self._contents.open(row)
             if _orderless(sent) != _orderless(sent_before) or wanted_set != row.wanted_set:
                 raise ValidationError(
                     [
@@ -212,13 +220,16 @@ class Bookings:
                         )
                     ]
                 )
-            self._repeat(organization_id, sent.id, cause)
-            return
+            return _report(newest, self._repeated(self._store.outbox.of_booking(organization_id, sent.id), cause))
         cancelled = sent.status is BookingStatus.CANCELLED
         # A new revision says everything; only a cancellation may leave out what was there before.
         before = self._contents.known(row) if row is not None and cancelled else None
         booking = merged_cancellation(sent, before) if cancelled else sent
-        connections = [] if cancelled else self._writable(organization_id, sent.id, command.target)
+        # Connections are locked before rows, here as by Disconnect: the two must not wait for each other in a ring.
+        asked = [] if cancelled else resolve(self._store, organization_id, command.target)
+        # A booking that nobody has sent before has no rows either.
+        rows = self._store.outbox.of_booking(organization_id, sent.id) if row else []
+        connections = self._writable(asked, rows, command.target)
         if reads is not None and not cancelled:
             self._check_free(connections, booking, reads)
         now = self._store.now()
@@ -235,16 +246,15 @@ class Bookings:
                 updated_at=now,
             )
         )
-        self._want(organization_id, booking, connections, now, cause)
+        return _report(booking, self._want(organization_id, booking, rows, connections, now, cause))
 
-    def _writable(self, organization_id: OrganizationId, booking_id: BookingId, target: Target) -> list[Connection]:
-        """The connections of a set that can show a booking.
+    @staticmethod
+    def _writable(connections: Sequence[Connection], rows: Sequence[OutboxRow], target: Target) -> list[Connection]:
+        """Those of a set's connections that can show a booking which has these rows.
 
-        Raises ``NotFound`` and ``CalendarReadOnly`` for ids that were named; an owner's connections without a writable
-        calendar are left out.
+        Raises ``CalendarReadOnly`` for ids that were named; an owner's connections without a writable calendar are left out.
         """
-        connections = resolve(self._store, organization_id, target)
-        written = {row.connection_id for row in self._store.outbox.of_booking(organization_id, booking_id)}
+        written = {row.connection_id for row in rows}
         lacking = [c for c in connections if not c.calendar_id and c.id not in written]
         if lacking and target.connection_ids:
             raise CalendarReadOnly(
@@ -269,23 +279,32 @@ class Bookings:
                 metadata={"connectionId": taken[0], "calendarId": taken[1]},
             )
 
-    def _repeat(self, organization_id: OrganizationId, booking_id: BookingId, cause: Cause) -> None:
+    def _repeated(self, rows: Sequence[OutboxRow], cause: Cause) -> list[OutboxRow]:
+        """Let those that failed be tried again. Answers all as they are by then."""
         now = self._store.now()
-        for row in self._store.outbox.of_booking(organization_id, booking_id):
+        repeated = []
+        for row in rows:
             state = moved(row.state, Happening.REPEATED)
             if state is not row.state:
-                self._store.outbox.put(_due(row, state, now, cause))
+                row = _due(row, state, now, cause)
+                self._store.outbox.put(row)
+            repeated.append(row)
+        return repeated
 
     def _want(
         self,
         organization_id: OrganizationId,
         booking: Booking,
+        rows: Sequence[OutboxRow],
         connections: Sequence[Connection],
         now: Instant,
         cause: Cause,
-    ) -> None:
-        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event."""
-        rows = self._store.outbox.of_booking(organization_id, booking.id)
+    ) -> list[OutboxRow]:
+        """Turn the accepted revision into wanted states, one for each connection that has or is to have the event.
+
+        ``rows`` are those of the booking so far. Answers all as they are by then.
+        """
+        stored = {row.id: row for row in rows}
         by_connection = {row.connection_id: row for row in rows}
         # The event of an account that was disconnected and is connected again goes on under its new connection.
         for row in rows:
@@ -317,6 +336,7 @@ class Bookings:
                     row, due_at=None, problem_reason=refused.reason, problem_message=refused.message
                 )
             self._store.outbox.put(row)
+            stored[row.id] = row
         for row in by_connection.values():
             if row.connection_id in wanted_ids or not self._store.connections.is_live(row.connection_id):
                 continue
@@ -325,7 +345,10 @@ class Bookings:
                 continue
             state = moved(row.state, Happening.UNWANTED)
             changed = dataclasses.replace(row, wanted="absent", wanted_revision=booking.revision, updated_at=now)
-            self._store.outbox.put(changed if state is EventState.REMOVED else _due(changed, state, now, cause))
+            changed = changed if state is EventState.REMOVED else _due(changed, state, now, cause)
+            self._store.outbox.put(changed)
+            stored[row.id] = changed
+        return [stored[id] for id in sorted(stored)]
 
     def _new_row(
         self, organization_id: OrganizationId, booking: Booking, connection: Connection, now: Instant
@@ -362,21 +385,25 @@ class Bookings:
             self._store.mirror.note_change(connection.id, CalendarId(row.calendar_id), self._store.now())
         return next_generation(row, connection, self._providers[connection.provider])
 
-    def _wait(self, caller: Caller, command: SyncCommand) -> None:
-        """Wait until no event is PENDING, at most as long as the command says and the deadline allows."""
+    def _waited(self, caller: Caller, command: SyncCommand) -> bool:
+        """Wait until no event is PENDING, at most as long as the command says and the deadline allows.
+
+        False: not at all.
+        """
         until = time.monotonic() + command.wait_s
         if caller.deadline is not None:
             until = min(until, caller.deadline.at - DEADLINE_MARGIN_S)
         if until <= time.monotonic() or not self._waiting.acquire(blocking=False):
-            return
+            return False
         try:
             pause = FIRST_LOOK_S
             while self._pending(caller.organization_id, command.booking.id):
                 left = until - time.monotonic()
                 if left <= 0:
-                    return
+                    break
                 time.sleep(min(pause, left))
                 pause = min(pause * 2, LAST_LOOK_S)
+            return True
         finally:
             self._waiting.release()
 
@@ -452,6 +479,10 @@ def _wanted_set(command: SyncCommand) -> str:
     if command.booking.status is BookingStatus.CANCELLED:
         return ""
     return json.dumps([sorted(set(command.target.connection_ids)), command.target.owner])
+
+
+def _report(booking: Booking, rows: Sequence[OutboxRow]) -> BookingReport:
+    return BookingReport(booking, tuple(_event(row) for row in rows))
 
 
 def _event(row: OutboxRow) -> BookingEvent:

@@ -21,6 +21,7 @@ from calendar_server.errors import (
 from calendar_server.observed import Conversation
 from calendar_server.providers.base import Deadline, Link, Secret
 from calendar_server.providers.oauth import OAuthClient
+from calendar_server.store.rows import SealedGrant
 from calendar_server.store.store import Store
 from calendar_server.usecases.authorizations import secret_of
 from calendar_server.vault import Vault, VaultError
@@ -57,8 +58,12 @@ class Grants:
         )
 
     @contextmanager
-    def use(self, connection: Connection, *, wait_s: float = REFRESH_S) -> Iterator[Link]:
+    def use(
+        self, connection: Connection, *, grant: SealedGrant | None = None, wait_s: float = REFRESH_S
+    ) -> Iterator[Link]:
         """Open the connection's grant for a conversation with its provider; its renewal may take ``wait_s`` seconds.
+
+        ``grant``: as it was read a moment ago, together with the connection; None: it is read now.
 
         Raises ``NeedsReauth`` at once when that is known already, ``NotFound`` when it was disconnected. What the
         conversation raises passes through; a refused grant and any other failure are noted on the connection. A good
@@ -68,7 +73,7 @@ class Grants:
             raise NeedsReauth()
         version = connection.grant_version
         try:
-            _, version, secret = self._open(connection)
+            _, version, secret = self._open(connection, grant)
             if connection.provider in self._clients:
                 secret = self._fresh(connection, Secret({}), wait_s)
             yield Link(
@@ -114,9 +119,9 @@ class Grants:
         if not self._store.connections.is_live(connection.id):
             raise disconnected()
 
-    def _open(self, connection: Connection) -> tuple[str, int, Secret]:
+    def _open(self, connection: Connection, read: SealedGrant | None = None) -> tuple[str, int, Secret]:
         """The stored grant: sealed, its version, opened."""
-        grant = self._store.connections.grant(connection.id)
+        grant = read or self._store.connections.grant(connection.id)
         if grant is None:
             raise disconnected()
         try:

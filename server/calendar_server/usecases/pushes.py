@@ -7,6 +7,7 @@ an earlier attempt has done.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import time
@@ -37,12 +38,14 @@ from calendar_server.errors import (
 )
 from calendar_server.metrics import PUSH_WAIT, PUSHES, Metrics
 from calendar_server.providers.base import Deadline, EventRef, Link, Provider, RemoteEvent
-from calendar_server.store.rows import OutboxRow
+from calendar_server.store.loads import Load
+from calendar_server.store.outbox import NOW
+from calendar_server.store.rows import BookingRow, OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.telemetry import request_id
 from calendar_server.tracing import NO_TRACER, Tracer
 from calendar_server.usecases.bookings import BookingContents, next_generation
-from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.grants import Grants, disconnected
 from calendar_server.usecases.hosts import HostClosed, HostGate, host_of
 
 _log = logging.getLogger(__name__)
@@ -99,10 +102,10 @@ class Pushes:
     def _told(self, row: OutboxRow) -> str:
         """Push, and tell log, metrics and trace how it went."""
         began = time.perf_counter()
-        connection = self._store.connections.get(row.organization_id, row.connection_id)
-        provider = str(connection.provider) if connection else "none"
+        load = self._store.loads.of(row.id, row.connection_id)
+        provider = str(load.connection.provider) if load else "none"
         with self._tracer.span("push", link=row.traceparent, provider=provider, request_id=row.request_id) as span:
-            outcome, reason = (self._yield(row), "OK") if connection is None else self._push(row, connection)
+            outcome, reason = (self._yield(row), "OK") if load is None else self._push(row, load)
             span.set(outcome=outcome, reason=reason, attempts=row.attempts + 1)
             if reason != "OK":
                 span.failed()
@@ -122,14 +125,19 @@ class Pushes:
         )
         return outcome
 
-    def _push(self, row: OutboxRow, connection: Connection) -> tuple[str, str]:
+    def _push(self, row: OutboxRow, load: Load) -> tuple[str, str]:
         """The outcome, and the reason of a failure."""
+        connection = load.connection
         try:
             # Before anything is asked of the provider: what we cannot open is no failure of its.
-            booking = self._booking(row) if row.wanted == "present" else None
-            with self._hosts.call(host_of(connection), connection.id), self._grants.use(connection) as link:
+            booking = self._booking(row, load.booking) if row.wanted == "present" else None
+            with (
+                self._hosts.call(host_of(connection), connection.id),
+                self._grants.use(connection, grant=load.grant) as link,
+            ):
                 if row.attempts == 0 and row.due_at is not None:
-                    self._metrics.observe(PUSH_WAIT, max(0, self._store.now() - row.due_at) / SECOND)
+                    # By this machine's clock: to ask the database is too much for a number.
+                    self._metrics.observe(PUSH_WAIT, max(0.0, time.time() - row.due_at / SECOND))
                 if booking is not None:
                     row, event = self._present(row, link, booking)
                     outcome = self._finish(row, Happening.PUSHED, event)
@@ -161,12 +169,20 @@ class Pushes:
             broken = ProviderUnavailable("The push failed for a reason inside this service.")
             return self._defer(row, broken), "INTERNAL"
 
+    def _booking(self, row: OutboxRow, stored: BookingRow) -> Booking:
+        if stored.revision != row.wanted_revision:
+            raise LeaseLost
+        return self._contents.open(stored)[0]
+
     def _present(self, row: OutboxRow, link: Link, booking: Booking) -> tuple[OutboxRow, RemoteEvent]:
         provider = self._providers[link.connection.provider]
         deadline = Deadline.after(self._push_s)
         spent = 0
+        # What nobody has tried to write is not there; and were it there after all (a database that was restored, another
+        # connection of the same account), the write says so, or meets that very event.
+        untried = provider.makes_once and row.attempts == 0 and row.pushed_revision == 0
         for _ in range(LOOKS_MOST):
-            known = provider.find_event(link, _ref(row), deadline)
+            known = None if untried else provider.find_event(link, _ref(row), deadline)
             if known is None and row.pushed_revision > 0:
                 # It stood there and is gone: its owner deleted it, and this revision makes it again. Deleted ids may
                 # stay taken (Google's tombstones, trash bins), so the event gets a new one.
@@ -174,10 +190,10 @@ class Pushes:
                 known = provider.find_event(link, _ref(row), deadline)
             # Whatever revision the event says it shows: what we hold the lease of is the newest that was acknowledged.
             # The event's own word may be its owner's, or older than a database that was restored.
-            self._still_ours(row)
             try:
-                return row, provider.put_event(link, _ref(row), booking, known, deadline)
+                return row, provider.put_event(self._guarded(link, row), _ref(row), booking, known, deadline)
             except PreconditionFailed:
+                untried = False
                 if known is None and provider.find_event(link, _ref(row), deadline) is None:
                     # Not there, and yet it cannot be made: the id is spent, or another calendar holds it.
                     spent += 1
@@ -195,19 +211,12 @@ class Pushes:
             known = provider.find_event(link, _ref(row), deadline)
             if known is None:
                 return
-            self._still_ours(row)
             try:
-                provider.delete_event(link, _ref(row, known), known, deadline)
+                provider.delete_event(self._guarded(link, row), _ref(row, known), known, deadline)
                 return
             except PreconditionFailed:
                 continue
         raise ProviderUnavailable("The event keeps changing at the provider while it is taken out.")
-
-    def _booking(self, row: OutboxRow) -> Booking:
-        stored = self._store.bookings.get(row.organization_id, row.booking_id)
-        if stored is None or stored.revision != row.wanted_revision:
-            raise LeaseLost
-        return self._contents.open(stored)[0]
 
     def _wanted_by_another(self, row: OutboxRow) -> bool:
         """Whether the very same event is to stay for another connection: one account, connected by two owners."""
@@ -216,16 +225,27 @@ class Pushes:
             for other in self._store.outbox.of_booking(row.organization_id, row.booking_id)
         )
 
-    def _still_ours(self, row: OutboxRow) -> None:
-        """Look at the lease once more, right before a write. The event's version fences what happens after this."""
-        current = self._store.outbox.get(row.id)
-        if (
-            current is None
-            or current.lease_token != row.lease_token
-            or current.lease_until <= self._store.now()
-            or current.wanted_revision != row.wanted_revision
-        ):
-            raise LeaseLost
+    def _guarded(self, link: Link, row: OutboxRow) -> Link:
+        """The link for a write: right before its first exchange the lease is looked at once more, with the connection.
+
+        The event's version fences what happens after this. What is asked after a write only needs a live connection: were
+        the lease lost by then, what was written still has to be stored for whoever is next.
+        """
+        looked = False
+
+        def check() -> None:
+            nonlocal looked
+            if looked:
+                link.check()
+                return
+            looked = True
+            ours, live = self._store.outbox.stands(row, link.connection.id)
+            if not live:
+                raise disconnected()
+            if not ours:
+                raise LeaseLost
+
+        return dataclasses.replace(link, check=check)
 
     def _regenerate(self, row: OutboxRow, connection: Connection, provider: Provider) -> OutboxRow:
         """Give the event a new identity, on disk before anything is written under it."""
@@ -248,12 +268,11 @@ class Pushes:
         return renewed
 
     def _finish(self, row: OutboxRow, happening: Happening, event: RemoteEvent | None) -> str:
-        now = self._store.now()
         written: dict[str, object] = {
             "pushed_revision": row.wanted_revision if event else 0,
             "etag": event.etag if event else "",
             "web_link": event.web_link if event else "",
-            "pushed_at": now,
+            "pushed_at": NOW,
             # Whatever its owner had made of it, it is as it was written now.
             "drift": Drift.NONE,
             "drift_at": 0,
@@ -271,7 +290,7 @@ class Pushes:
             attempts=row.attempts + 1,
             problem_reason="",
             problem_message="",
-            updated_at=now,
+            updated_at=NOW,
             **written,
         )
         if not done:
@@ -291,7 +310,7 @@ class Pushes:
             attempts=row.attempts + 1,
             problem_reason=error.reason,
             problem_message=error.message,
-            updated_at=self._store.now(),
+            updated_at=NOW,
         )
         return "failed" if done else self._yield(row)
 
@@ -318,9 +337,10 @@ class Pushes:
             attempts=row.attempts + 1 if attempts is None else attempts,
             problem_reason=error.reason,
             problem_message=error.message,
-            updated_at=self._store.now(),
+            updated_at=NOW,
         )
-        return "deferred" if done else self._yield(row)
+        # What is wanted has changed meanwhile. Whether this one was written is not known: the next push looks first.
+        return "deferred" if done else self._yield(row, attempts=1)
 
     def _due_if_renewed(self, row: OutboxRow) -> None:
         """A renewal that came between the refusal and our storing of it has made nothing due that was not waiting yet."""
@@ -328,8 +348,8 @@ class Pushes:
         if connection is not None and connection.status is ConnectionStatus.ACTIVE:
             self._store.outbox.make_due(row.connection_id, self._store.now())
 
-    def _yield(self, row: OutboxRow) -> str:
-        self._store.outbox.release(row.id, row.lease_token)
+    def _yield(self, row: OutboxRow, **changes: object) -> str:
+        self._store.outbox.release(row.id, row.lease_token, **changes)
         return "yielded"
 
 

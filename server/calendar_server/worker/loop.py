@@ -27,6 +27,8 @@ EXPIRE_EVERY_S = 60.0
 SHORTEST_PAUSE_S = 0.02
 BLOCKED_PAUSE_S = 0.25
 """Seconds to wait when rows are due and none can be claimed: their mailboxes are full, or somebody is changing them."""
+GATHER_S = 0.02
+"""Seconds in which threads that come free are gathered while most others are busy: one claim is for all of them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
 SLOW_S = 2.0
@@ -76,6 +78,7 @@ class Worker:
         self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
         self._taken_over = False
         self._expired_at = 0.0
+        self._claimed_at = 0.0
 
     def wake(self) -> None:
         """Something may have become due. Cheap, from any thread."""
@@ -128,6 +131,10 @@ class Worker:
             free = most - len(self._running)
         if free <= 0:
             return self._poll_s
+        left_s = self._claimed_at + GATHER_S - time.monotonic()
+        if free * 2 < self._push_threads and left_s > 0:
+            return left_s
+        self._claimed_at = time.monotonic()
         rows = self._store.outbox.claim(
             limit=free, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes, owner=self._owner
         )

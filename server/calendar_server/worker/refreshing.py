@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 STORE_PAUSE_S = 2.0
 SHORTEST_S = 5.0
 """Seconds between two reads of one calendar ahead of time, however short the greatest staleness is."""
+GATHER_S = 0.2
+"""Seconds between the beginnings of two turns: every push that ends is a hint, and few of them are about reading."""
 AHEAD = 0.5
 """The share of the greatest staleness after which a calendar in use is read again: a failed try leaves time for another."""
 
@@ -70,7 +73,7 @@ class Refreshing:
             self._woken.clear()
             if self._stopping.is_set():
                 break
-            pause = self._poll_s
+            pause, began = self._poll_s, time.monotonic()
             try:
                 self._turn()
             except StoreUnavailable:
@@ -81,6 +84,7 @@ class Refreshing:
                 _log.exception("turn_broke")
                 pause = STORE_PAUSE_S
             self._woken.wait(pause)
+            self._stopping.wait(max(0.0, began + GATHER_S - time.monotonic()))
         self._threads.shutdown(wait=True)
 
     def _turn(self) -> None:

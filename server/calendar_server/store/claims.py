@@ -1,0 +1,108 @@
+"""Claiming due rows of the outbox: which ones, and the leases on them.
+
+The statements are written out: a busy worker runs them many times a second, and building them costs more than running
+them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from calendar_server.core.model import SECOND, Instant
+from calendar_server.store.database import Database
+
+CLAIMS = 0x63616C5F636C6169
+"""The number that claims of all replicas queue at, so that the limit for a mailbox is counted exactly."""
+SPARE = 4
+"""Times as many rows as asked for are looked at: some may be locked, or gone by the time they are leased."""
+
+FIRST = ("id", "connection_id")
+"""The columns that ``claim`` itself reads: they come first."""
+
+# 'pending' and '' stand in the text: partial indexes are only used where the planner sees the value. EXISTS, not IN:
+# SQLite would go through all connections to find the few rows that are pending.
+_PUSHABLE = (
+    "EXISTS (SELECT 1 FROM connections c WHERE c.id = o.connection_id AND c.disconnected_at IS NULL "
+    "AND c.status = 'active')"
+)
+_CLAIMABLE = f"o.state = 'pending' AND o.due_at <= ? AND o.lease_until <= ? AND {_PUSHABLE}"
+_LEASED = "SELECT connection_id, COUNT(id) AS leases FROM outbox WHERE lease_token <> '' AND lease_until > ?"
+# Ids of claimable rows, no more of a connection than its mailbox has room for.
+_DUE = f"""
+    SELECT id FROM (
+        SELECT o.id, o.due_at, COALESCE(l.leases, 0) AS leases,
+            ROW_NUMBER() OVER (PARTITION BY o.connection_id ORDER BY o.due_at, o.id) AS place
+        FROM outbox o LEFT JOIN ({_LEASED} GROUP BY connection_id) l ON l.connection_id = o.connection_id
+        WHERE {_CLAIMABLE}
+    ) ranked WHERE place + leases <= ? ORDER BY due_at, id LIMIT ?
+"""  # noqa: S608 — placeholders alone
+_NEXT_DUE = (
+    "SELECT MIN(CASE WHEN o.due_at > o.lease_until THEN o.due_at ELSE o.lease_until END) FROM outbox o "  # noqa: S608
+    f"WHERE o.state = 'pending' AND o.due_at IS NOT NULL AND {_PUSHABLE}"
+)
+_OLDEST_DUE = f"SELECT MIN(o.due_at) FROM outbox o WHERE o.state = 'pending' AND o.due_at <= ? AND {_PUSHABLE}"  # noqa: S608
+
+
+def claim(
+    database: Database, columns: Sequence[str], *, limit: int, lease_s: float, mailbox_limit: int, owner: str
+) -> tuple[list[tuple[Any, ...]], str, Instant]:
+    """See ``Outbox.claim``. Answers the rows as they were, and the token and end of their new lease.
+
+    ``columns`` are those of the rows, and begin with ``FIRST``.
+    """
+    # Looked for without any lock: mostly nothing is due, and then no writer was held up.
+    now = database.now()
+    ids = [row[0] for row in database.fetch(_DUE, (now, now, now, mailbox_limit, limit * SPARE))]
+    if not ids:
+        return [], "", 0
+    with database.transaction(CLAIMS):
+        now = database.now()
+        rows = database.fetch(
+            f"SELECT {', '.join(f'o.{name}' for name in columns)} FROM outbox o WHERE o.id IN ({_marks(ids)}) "  # noqa: S608
+            f"AND {_CLAIMABLE} ORDER BY o.due_at, o.id{database.locked_or_skipped('o')}",
+            (*ids, now, now),
+        )
+        mailboxes = sorted({row[1] for row in rows})
+        leased = _leased(database, mailboxes, now)
+        taken: list[tuple[Any, ...]] = []
+        for row in rows:
+            if len(taken) < limit and leased[row[1]] < mailbox_limit:
+                leased[row[1]] += 1
+                taken.append(row)
+        if not taken:
+            return [], "", 0
+        token, until = f"{owner}.{secrets.token_hex(16)}", now + round(lease_s * SECOND)
+        database.execute(
+            "UPDATE outbox SET attempts = attempts + CASE WHEN lease_token <> '' THEN 1 ELSE 0 END, "  # noqa: S608
+            f"lease_token = ?, lease_until = ? WHERE id IN ({_marks(taken)})",
+            token,
+            until,
+            *(row[0] for row in taken),
+        )
+    return taken, token, until
+
+
+def next_due(database: Database) -> Instant | None:
+    """See ``Outbox.next_due``."""
+    return database.fetch(_NEXT_DUE)[0][0]  # type: ignore[no-any-return]
+
+
+def oldest_due(database: Database, now: Instant) -> Instant | None:
+    """See ``Outbox.oldest_due``."""
+    return database.fetch(_OLDEST_DUE, (now,))[0][0]  # type: ignore[no-any-return]
+
+
+def _leased(database: Database, mailboxes: Sequence[str], now: Instant) -> Counter[str]:
+    if not mailboxes:
+        return Counter()
+    rows = database.fetch(
+        f"{_LEASED} AND connection_id IN ({_marks(mailboxes)}) GROUP BY connection_id", (now, *mailboxes)
+    )
+    return Counter(dict(rows))
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
