@@ -295,6 +295,15 @@ def test_a_child_that_ends_while_nobody_asks_it_is_replaced_and_blames_no_task(s
     assert slot.killed == 0
 
 
+def test_many_may_wait_for_the_start_of_one_child(slot):
+    slot.launch()
+    with ThreadPoolExecutor(8) as threads:
+        for waiting in [threads.submit(slot.wait_ready) for _ in range(8)]:
+            waiting.result()
+    assert slot.killed == 0
+    assert slot.result(slot.run(abs, (-1,)), 5) == 1
+
+
 def test_texts_and_results_larger_than_a_pipe_go_through(slot):
     large = "x" * 3_000_000
     assert slot.result(slot.run(str.upper, (large,)), 20) == large.upper()

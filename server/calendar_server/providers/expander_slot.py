@@ -175,6 +175,7 @@ class Slot:
         self._line: _Line | None = None
         self._is_ready = False
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._closed = False
         self.killed = 0
 
@@ -196,17 +197,23 @@ class Slot:
 
     def wait_ready(self, start_s: float = START_S) -> None:
         """Wait until the child that was launched is there. Raises ``ProviderUnavailable``."""
-        line = self._line
-        if line is None or self._is_ready:
-            return
+        until = time.monotonic() + min(start_s, START_S)
+        # Two may wait, who warms it and who has the first task; its word that it is there comes once.
+        if not self._starting.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise _not_now()
         try:
-            if line.receive(time.monotonic() + min(start_s, START_S)) is None:
+            line = self._line
+            if line is None or self._is_ready:
+                return
+            if line.receive(until) is None:
                 raise TimeoutError
             self._is_ready = True
         except (OSError, EOFError) as error:
             if not isinstance(error, TimeoutError) or start_s >= START_S:
                 self.renew()
             raise _not_now() from error
+        finally:
+            self._starting.release()
 
     def run(self, function: Callable[[*Ts], T], arguments: tuple[*Ts], start_s: float = START_S) -> Task[T]:
         """Begin a task; whoever does ends it by ``result``. The start of the child may take ``start_s``.
