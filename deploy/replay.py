@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"
 PACKAGES = sysconfig.get_path("purelib")
 """Where this environment's packages are. What only points to this checkout (`.pth`) is not looked at from elsewhere."""
+STAND_IN = Path("/mnt/packages")
+"""Where they are inside: a checkout below /tmp is not seen there."""
 HEALTHY_S = 60.0
 STOP_S = 60.0
 CALL = """
@@ -74,10 +76,12 @@ class Replay:
         mount("-t", "proc", "proc", root / "proc")
         mount("--bind", "/dev", root / "dev")
         mount("-t", "tmpfs", "-o", "mode=1777,size=64m", "tmpfs", root / "dev" / "shm")
+        if self._offline:
+            inside(root, STAND_IN).mkdir(parents=True, exist_ok=True)
+            mount("--bind", PACKAGES, inside(root, STAND_IN))
         # Where Python itself lies in root's home, the image's user must be able to reach it, as in /usr/local.
-        for reached in (sys.base_prefix, *([sys.prefix] if self._offline else [])):
-            for parent in Path(reached).parents:
-                inside(root, parent).chmod(0o755)
+        for parent in Path(sys.base_prefix).parents:
+            inside(root, parent).chmod(0o755)
         return root
 
     def _play(self, stage: dockerfile.Stage, root: Path) -> None:
@@ -109,7 +113,7 @@ class Replay:
         if "--python" in each.words:
             prefix = Path(each.words[each.words.index("--python") + 1]).parents[1]
             (site,) = inside(root, prefix).glob("lib/python*/site-packages")
-            (site / "stand_in.pth").write_text(f"{PACKAGES}\n")
+            (site / "stand_in.pth").write_text(f"{STAND_IN}\n")
 
     def _copy(self, each: dockerfile.Instruction, root: Path, folder: Path) -> None:
         *sources, target = each.words

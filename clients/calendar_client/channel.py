@@ -24,16 +24,18 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.3s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A server that ends says CANCELLED, and not UNAVAILABLE, of calls that it has not begun
+                # (https://github.com/grpc/grpc/issues/41785). What the caller itself cancels is never tried again.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         },
         # Connect proves a password. Providers lock accounts that see too many trials, so a person decides to repeat it.
         {"name": [{"service": SERVICE, "method": "Connect"}]},
     ],
 }
-"""The standard retry policy: UNAVAILABLE only, three attempts within the call's deadline, never for Connect.
+"""The standard retry policy: UNAVAILABLE and a server's CANCELLED, three attempts within the call's deadline.
 
-gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers who try again
+Never for Connect. gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers who try again
 later.
 """
 

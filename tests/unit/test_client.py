@@ -373,6 +373,13 @@ class TestRetries:
         service.fail("List", Failure(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"), times=2)
         assert next(client.list()).id == "cal_1"
 
+    def test_what_a_server_that_ends_had_not_begun_is_tried_again(
+        self, client: CalendarClient, service: FakeService
+    ) -> None:
+        service.add_connection("cal_1")
+        service.fail("List", Failure(grpc.StatusCode.CANCELLED), times=1)
+        assert next(client.list()).id == "cal_1"
+
     def test_trying_is_bounded_and_the_error_is_the_service_s(
         self, client: CalendarClient, service: FakeService
     ) -> None:

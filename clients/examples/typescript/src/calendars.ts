@@ -44,7 +44,8 @@ const serviceConfig = JSON.stringify({
         initialBackoff: "0.3s",
         maxBackoff: "2s",
         backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE"],
+        // CANCELLED: a server that ends says so of calls that it has not begun.
+        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED"],
       },
     },
     { name: [{ service, method: "Connect" }] },
