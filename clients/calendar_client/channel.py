@@ -35,8 +35,8 @@ SERVICE_CONFIG = {
 }
 """The standard retry policy: UNAVAILABLE and a server's CANCELLED, three attempts within the call's deadline.
 
-Never for Connect. gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers who try again
-later.
+Never for Connect. gRPC waits by this policy, not by RetryInfo: that one is in ``retry_after_s`` of the error, for callers
+who try again later.
 """
 
 _OPTIONS: list[tuple[str, int | str]] = [
