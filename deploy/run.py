@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -38,6 +39,8 @@ def main() -> int:
         descriptor = os.open(KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(key + "\n")
+    # Who ends this ends the server: it must not stay behind on its port.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     log = Path("var/service.log")
     with log.open("ab") as output:
         server = subprocess.Popen(

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -70,9 +71,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         time.sleep(0.1)
     (folder / "address").write_text(settings["CALENDAR_GRPC_ADDRESS"])
     yield folder
-    process.send_signal(signal.SIGINT)
+    # As Ctrl-C, but it comes to this process alone: the server must not stay behind.
+    process.send_signal(signal.SIGTERM)
     process.wait(40)
     log.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
 
 
 SIGNED_IN = "export CALENDAR_API_KEY=$(cat var/api-key) PATH=$PWD/.venv/bin:$PATH"
