@@ -600,6 +600,7 @@ class Truth:
 
 _INSTANTS = {
     "busy": ("as_of", "full_at", "used_at", "changed_at", "failed_at", "retry_at"),
+    "busy_content": ("read_at",),
     "outbox": ("due_at", "lease_until", "updated_at", "pushed_at"),
     "leases": ("lease_until",),
 }

@@ -73,19 +73,21 @@ def memory_world() -> Iterator[TruthWorld]:
     def lie(on: bool) -> None:
         memory.lies = on
 
-    yield TruthWorld(
-        ProviderName.CALDAV,
-        memory,
-        {},
-        orders,
-        MemoryOwner(memory),
-        Account("memory", "anna@example.com", work, (work, second)),
-        lambda now: Secret({}),
-        work,
-        second,
-        lies={"unchanged": lie},
-    )
-    orders.heal()
+    try:
+        yield TruthWorld(
+            ProviderName.CALDAV,
+            memory,
+            {},
+            orders,
+            MemoryOwner(memory),
+            Account("memory", "anna@example.com", work, (work, second)),
+            lambda now: Secret({}),
+            work,
+            second,
+            lies={"unchanged": lie},
+        )
+    finally:
+        orders.heal()
 
 
 _DAV_INSIDE = (
@@ -126,11 +128,15 @@ def server_world(
     account, secret = provider.connect(
         preset=Preset.CUSTOM, username=username, password=password, server_url=line.url, deadline=soon()
     )
-    yield TruthWorld(ProviderName.CALDAV, provider, {}, line.orders, owner, account, lambda now: secret, work, second)
-    line.orders.heal()
-    for calendar_id in (work, second):
-        owner.ask("DELETE", calendar_id)
-    owner.close()
+    try:
+        yield TruthWorld(
+            ProviderName.CALDAV, provider, {}, line.orders, owner, account, lambda now: secret, work, second
+        )
+    finally:
+        line.orders.heal()
+        for calendar_id in (work, second):
+            owner.ask("DELETE", calendar_id)
+        owner.close()
 
 
 @contextmanager
@@ -155,21 +161,23 @@ def strange_world(dav: StrangeDav, line: FaultyLine, provider: CaldavProvider) -
         *("sync_without_etags", "sync_tells_calendar", "no_sync", "no_multiget", "no_etags", "query_without_data"),
         *("no_calendar_query", "full_urls", "weak_etags", "no_put_etag", "query_answers_all", "rewrites_events"),
     )
-    yield TruthWorld(
-        ProviderName.CALDAV,
-        provider,
-        {},
-        line.orders,
-        StrangeOwner(dav),
-        account,
-        lambda now: secret,
-        work,
-        second,
-        lies={"frozen_signals": quirk("frozen_signals"), "short_etags": quirk("short_etags")},
-        strange={name: quirk(name) for name in costly},
-    )
-    line.orders.heal()
-    dav.quirks.clear()
+    try:
+        yield TruthWorld(
+            ProviderName.CALDAV,
+            provider,
+            {},
+            line.orders,
+            StrangeOwner(dav),
+            account,
+            lambda now: secret,
+            work,
+            second,
+            lies={"frozen_signals": quirk("frozen_signals"), "short_etags": quirk("short_etags")},
+            strange={name: quirk(name) for name in costly},
+        )
+    finally:
+        line.orders.heal()
+        dav.quirks.clear()
 
 
 @contextmanager
@@ -199,25 +207,27 @@ def google_world(google: GoogleFake, line: FaultyLine, egress: Egress) -> Iterat
     def no_tokens(on: bool) -> None:
         google.gives_sync_tokens = not on
 
-    yield TruthWorld(
-        ProviderName.GOOGLE,
-        provider,
-        {ProviderName.GOOGLE: client},
-        line.orders,
-        GoogleOwner(google.calendars),
-        Account(anna.user.sub, anna.email, work, (work, second)),
-        lambda now: secret_of(_tokens(google.token_of(anna)), tenant="", now=now),
-        work,
-        second,
-        lies={"sync_tokens_lie": lie},
-        strange={"small_pages": small_pages, "no_tokens": no_tokens},
-        expire_tokens=google.expire_sync_tokens,
-    )
-    line.orders.heal()
-    lie(False)
-    small_pages(False)
-    no_tokens(False)
-    google.exchanges.clear()
+    try:
+        yield TruthWorld(
+            ProviderName.GOOGLE,
+            provider,
+            {ProviderName.GOOGLE: client},
+            line.orders,
+            GoogleOwner(google.calendars),
+            Account(anna.user.sub, anna.email, work, (work, second)),
+            lambda now: secret_of(_tokens(google.token_of(anna)), tenant="", now=now),
+            work,
+            second,
+            lies={"sync_tokens_lie": lie},
+            strange={"small_pages": small_pages, "no_tokens": no_tokens},
+            expire_tokens=google.expire_sync_tokens,
+        )
+    finally:
+        line.orders.heal()
+        lie(False)
+        small_pages(False)
+        no_tokens(False)
+        google.exchanges.clear()
 
 
 @contextmanager
@@ -249,25 +259,27 @@ def microsoft_world(microsoft: MicrosoftFake, line: FaultyLine, egress: Egress) 
     def endless(on: bool) -> None:
         microsoft.endless_delta = on
 
-    yield TruthWorld(
-        ProviderName.MICROSOFT,
-        provider,
-        {ProviderName.MICROSOFT: client},
-        line.orders,
-        GraphOwner(anna.mailbox),
-        Account(anna.user.id, "anna@contoso.example", work, (work, second), {"tid": WORK_TENANT}),
-        lambda now: secret_of(_tokens(microsoft.token_of(anna)), tenant="common", now=now),
-        work,
-        second,
-        knows_ids_ahead=False,
-        lies={"delta_lies": lie},
-        strange={"small_pages": small_pages, "empty_pages": empty_pages, "endless": endless},
-        expire_tokens=microsoft.expire_delta_links,
-    )
-    line.orders.heal()
-    for toggle in (lie, small_pages, empty_pages, endless):
-        toggle(False)
-    microsoft.exchanges.clear()
+    try:
+        yield TruthWorld(
+            ProviderName.MICROSOFT,
+            provider,
+            {ProviderName.MICROSOFT: client},
+            line.orders,
+            GraphOwner(anna.mailbox),
+            Account(anna.user.id, "anna@contoso.example", work, (work, second), {"tid": WORK_TENANT}),
+            lambda now: secret_of(_tokens(microsoft.token_of(anna)), tenant="common", now=now),
+            work,
+            second,
+            knows_ids_ahead=False,
+            lies={"delta_lies": lie},
+            strange={"small_pages": small_pages, "empty_pages": empty_pages, "endless": endless},
+            expire_tokens=microsoft.expire_delta_links,
+        )
+    finally:
+        line.orders.heal()
+        for toggle in (lie, small_pages, empty_pages, endless):
+            toggle(False)
+        microsoft.exchanges.clear()
 
 
 def _tokens(told: Mapping[str, object]) -> Tokens:

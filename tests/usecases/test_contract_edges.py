@@ -48,6 +48,7 @@ from calendar_server.errors import (
     ValidationError,
 )
 from calendar_server.providers.base import Account, Deadline, Link, Secret
+from calendar_server.store.tables import BUSY_CONTENT
 from calendar_server.usecases.authorizations import Authorizations
 from calendar_server.usecases.availability import Availability, BusyUnknown
 from calendar_server.usecases.bookings import BookingContents
@@ -125,6 +126,28 @@ class TestPlacesOfOurEvents:
 
         world.provider.interruptions.append(push_after_the_read_began)
         assert world.busy(connection).busy == (LATER,)
+
+    def moved_on_behind_a_feed_that_lies(self, world: World) -> Connection:
+        """A booking is read at noon, rescheduled and pushed; the provider's feed says that nothing has changed."""
+        connection, _ = self.synced(world)
+        assert world.busy(connection).busy == (NOON_TO_ONE,)
+        signal = world.provider._changes
+        world.sync(booking(2, start=LATER.start, end=LATER.end), connection)
+        world.push()
+        world.provider._changes = signal
+        assert world.store.mirror.note_change(connection.id, WORK, world.store.now())
+        return connection
+
+    def test_a_feed_that_lies_does_not_bring_the_old_place_back(self, world: World) -> None:
+        connection = self.moved_on_behind_a_feed_that_lies(world)
+        assert world.busy(connection, max_staleness_s=60).busy == (LATER,)
+
+    def test_what_a_former_release_read_counts_as_of_its_last_confirmation(self, world: World) -> None:
+        """It does not note when it read a content. The more is busy then."""
+        connection = self.moved_on_behind_a_feed_that_lies(world)
+        table = BUSY_CONTENT
+        world.store._database.change(table.update({table.read_version: 0}))
+        assert world.busy(connection, max_staleness_s=60).busy == (NOON_TO_ONE, LATER)
 
     def test_an_event_of_ours_that_its_owner_marked_free_still_blocks(self, world: World) -> None:
         connection, event_id = self.synced(world)

@@ -54,9 +54,10 @@ _REPLACE = (
     "failed_at = 0, failures = 0, retry_at = 0, problem_reason = '', problem_message = ''"
 )
 _REPLACE_CONTENT = (
-    "INSERT INTO busy_content (connection_id, calendar_id, version, events, memory) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (connection_id, calendar_id) DO UPDATE SET "
-    "version = excluded.version, events = excluded.events, memory = excluded.memory"
+    "INSERT INTO busy_content (connection_id, calendar_id, version, events, memory, read_at, read_version) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (connection_id, calendar_id) DO UPDATE SET "
+    "version = excluded.version, events = excluded.events, memory = excluded.memory, "
+    "read_at = excluded.read_at, read_version = excluded.read_version"
 )
 _CONFIRM = (
     "UPDATE busy SET as_of = ?, failed_at = 0, failures = 0, retry_at = 0, problem_reason = '', problem_message = '' "
@@ -100,11 +101,15 @@ class BusyRow:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a busy row was made of, packed, and the provider's memory. ``version`` is the row's ``content_version``."""
+    """What a busy row was made of, packed, and the provider's memory. ``version`` is the row's ``content_version``.
+
+    ``read_at``: when the read of it began; the row may have been confirmed since. None: by a release that did not note it.
+    """
 
     version: int
     events: bytes
     memory: bytes
+    read_at: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +185,14 @@ class Mirror:
     def content(self, connection_id: ConnectionId, calendar_id: CalendarId) -> Content | None:
         """What the busy row of a calendar was made of."""
         rows = self._database.fetch(
-            "SELECT version, events, memory FROM busy_content WHERE connection_id = ? AND calendar_id = ?",
+            "SELECT version, events, memory, read_at, read_version FROM busy_content "
+            "WHERE connection_id = ? AND calendar_id = ?",
             (connection_id, calendar_id),
         )
-        return Content(rows[0][0], bytes(rows[0][1]), bytes(rows[0][2])) if rows else None
+        if not rows:
+            return None
+        version, events, memory, read_at, read_version = rows[0]
+        return Content(version, bytes(events), bytes(memory), read_at if read_version == version else None)
 
     def ours(self, connection_id: ConnectionId, event_ids: Iterable[EventId]) -> list[OursRow]:
         """Which of these events of a connection are ours, by the ids that we stored."""
@@ -244,7 +253,7 @@ class Mirror:
             if each.content is not None:
                 full_at = each.as_of if each.full else full_at
                 replaced.append((*key, each.as_of, full_at, *each.window, version + 1, each.intervals))
-                contents.append((*key, version + 1, each.content, each.memory or b""))
+                contents.append((*key, version + 1, each.content, each.memory or b"", each.as_of, version + 1))
                 continue
             confirmed.append((each.as_of, *key))
             if each.memory is not None:

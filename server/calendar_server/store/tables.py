@@ -122,7 +122,9 @@ BUSY = _table(
     "problem_message",
 )
 
-BUSY_CONTENT = _table("busy_content", "connection_id", "calendar_id", "version", "events", "memory")
+BUSY_CONTENT = _table(
+    "busy_content", "connection_id", "calendar_id", "version", "events", "memory", "read_at", "read_version"
+)
 
 VERSIONS = _table("versions", "connection_id", "version")
 

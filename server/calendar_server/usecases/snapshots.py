@@ -223,7 +223,7 @@ class Snapshots:
     def whole(self, snapshot: Snapshot, held: Held) -> CalendarRead:
         """Every event of a calendar as last read. Raises ``Outdated`` when it was read again meanwhile."""
         if held.whole is None:
-            held.whole = self._content(snapshot.head.id, held.row)
+            held.whole, _ = self._content(snapshot.head.id, held.row)
         return held.whole
 
     def firm(self, snapshot: Snapshot, held: Held) -> Track:
@@ -258,13 +258,14 @@ class Snapshots:
     ) -> Snapshot:
         tracks: dict[CalendarId, Track] = {}
         contents: dict[CalendarId, CalendarRead] = {}
+        read_at: dict[CalendarId, Instant] = {}
         for row in rows:
             try:
                 track = unpack_track(row.intervals) if row.as_of else Track((), ())
                 if unsaved and row.calendar_id in unsaved:
-                    contents[row.calendar_id] = unsaved[row.calendar_id]
+                    contents[row.calendar_id], read_at[row.calendar_id] = unsaved[row.calendar_id], row.as_of
                 elif row.as_of and (head.written or track.doubt):
-                    contents[row.calendar_id] = self._content(head.id, row)
+                    contents[row.calendar_id], read_at[row.calendar_id] = self._content(head.id, row)
             except (Unpackable, Outdated):
                 # Of another release, or read again at this moment: as if it had never been read.
                 continue
@@ -273,12 +274,11 @@ class Snapshots:
         overlay_from = now - OVERLAY_BEFORE
         overlays: Mapping[CalendarId, Sequence[Overlay]] = {}
         if head.written:
-            as_ofs = {row.calendar_id: row.as_of for row in rows}
             ids = {event.event_id for read in contents.values() for event in read.events}
             ids |= {event.event_id for read in contents.values() for event in read.unreadable}
             for mine in self._store.mirror.ours(head.id, ids):
-                as_of = as_ofs.get(mine.calendar_id, 0)
-                current = mine.shown_at is not None and mine.shown_at < as_of
+                # By its own read: a feed that lies confirms a place that we have since written over.
+                current = mine.shown_at is not None and mine.shown_at < read_at.get(mine.calendar_id, 0)
                 ours[mine.calendar_id][mine.event_id] = Ours(mine.booking_id, mine.counts, current)
             overlays = _by_calendar(self._store.mirror.overlay(head.id, Interval(overlay_from, FOR_EVER)))
         held = {
@@ -290,11 +290,12 @@ class Snapshots:
         }
         return Snapshot(organization_id, head, held, overlays, overlay_from if head.written else 0)
 
-    def _content(self, connection_id: ConnectionId, row: BusyRow) -> CalendarRead:
+    def _content(self, connection_id: ConnectionId, row: BusyRow) -> tuple[CalendarRead, Instant]:
+        """What a row was made of, and when the read of it began."""
         content = self._store.mirror.content(connection_id, row.calendar_id)
         if content is None or content.version != row.content_version:
             raise Outdated
-        return unpack_content(content.events)
+        return unpack_content(content.events), row.as_of if content.read_at is None else content.read_at
 
 
 def _held(row: BusyRow, track: Track, whole: CalendarRead | None, ours: Mapping[EventId, Ours]) -> Held:

@@ -22,6 +22,7 @@ NAMES = (
     "005_watches",
     "006_drift",
     "007_request_ids",
+    "008_content_reads",
 )
 
 LOCK = 0x63616C5F6D696772
