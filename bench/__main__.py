@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bookings, busy, cold, expansion, scale, start
+from bench import bookings, busy, cold, expansion, hostile, scale, start
 from bench.figures import BenchError, Sheet, ratio
 from bench.stage import Dav, caldav, postgres, sqlite
 
-PARTS = ("start", "busy", "miss", "beside", "cold", "expansion", "bookings", "drain", "processes")
+PARTS = ("start", "busy", "miss", "beside", "hostile", "cold", "expansion", "bookings", "drain", "processes")
 
 
 class Bench:
@@ -59,6 +59,9 @@ class Bench:
 
     def _beside(self) -> None:
         busy.beside_providers(self._sheet, self._folder, self.dav)
+
+    def _hostile(self) -> None:
+        hostile.hostile(self._sheet, self._folder, self.dav)
 
     def _cold(self) -> None:
         cold.cold(self._sheet, self._folder, self.dav)
