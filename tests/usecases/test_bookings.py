@@ -24,6 +24,7 @@ from calendar_server.errors import (
 from calendar_server.store.rows import OutboxRow
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import SyncCommand, Target
+from calendar_server.usecases.pushes import GONE_TRIES
 from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking, cancelled
 
 PENDING, SYNCED, FAILED = EventState.PENDING, EventState.SYNCED, EventState.FAILED
@@ -241,6 +242,35 @@ class TestOwnersWhoMeddle:
         world.provider.take_out(WORK, event_id)  # type: ignore[arg-type]
         world.sync(cancelled())
         assert world.push() == ["removed"]
+
+    def test_an_event_goes_with_its_calendar(self, world: World) -> None:
+        self.synced(world)
+        world.provider.drop(WORK)
+        world.sync(cancelled())
+        assert world.push() == ["removed"]
+
+    def test_a_listed_calendar_that_is_said_to_be_gone_is_not_believed_to_have_taken_the_event_with_it(
+        self, world: World
+    ) -> None:
+        connection, _event_id = self.synced(world)
+        world.sync(cancelled())
+        world.provider.fail_next(CalendarGone("gone"))
+        assert world.push() == ["deferred"]
+        assert world.report().events[0].state is PENDING
+        world.sync(booking(3), connection)  # type: ignore[arg-type]
+        assert world.push() == ["synced"]
+        assert world.in_calendar() == [Interval(NOON, NOON + HOUR)]
+
+    def test_a_listed_calendar_that_stays_gone_is_told_in_the_end(self, world: World) -> None:
+        self.synced(world)
+        world.sync(cancelled())
+        outcomes = []
+        for _ in range(GONE_TRIES):
+            world.provider.fail_next(CalendarGone("gone"))
+            outcomes += world.push()
+            (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+            world.store.outbox.put(dataclasses.replace(row, due_at=world.store.now()))
+        assert outcomes == ["deferred"] * (GONE_TRIES - 1) + ["failed"]
 
     def test_an_event_that_its_owner_edited_is_set_right_by_the_next_revision(self, world: World) -> None:
         connection, event_id = self.synced(world)

@@ -54,6 +54,8 @@ LOOKS_MOST = 4
 """Looks at one event in one push before it is put off."""
 GENERATIONS_MOST = 3
 """New identities tried in one push when the provider says that an id is spent."""
+GONE_TRIES = 8
+"""Attempts to take an event out of a calendar that is listed and yet said to be gone, before that is told as a failure."""
 
 
 _SHOWING = frozenset({EventState.PENDING, EventState.SYNCED, EventState.FAILED})
@@ -159,8 +161,8 @@ class Pushes:
             self._due_if_renewed(row)
             return outcome, error.reason
         except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
-            if row.wanted == "absent" and isinstance(error, CalendarGone):
-                return self._finish(row, Happening.TAKEN_OUT, None), "OK"
+            if row.wanted == "absent" and isinstance(error, CalendarGone) and row.attempts + 1 < GONE_TRIES:
+                return self._defer(row, error), error.reason
             return self._refused(row, error), error.reason
         except CalendarError as error:
             return self._defer(row, error), error.reason
@@ -203,8 +205,20 @@ class Pushes:
         raise ProviderUnavailable("The event keeps changing at the provider while it is written.")
 
     def _absent(self, row: OutboxRow, link: Link) -> None:
+        """Take the event out. Raises ``CalendarGone`` where a calendar that is said to be gone is still listed.
+
+        One answer is not enough to believe it: what is REMOVED is forgotten, and an event that stayed in the calendar
+        after all would look like somebody else's, for good.
+        """
         provider = self._providers[link.connection.provider]
         deadline = Deadline.after(self._push_s)
+        try:
+            self._take_out(row, link, provider, deadline)
+        except CalendarGone:
+            if any(calendar.id == row.calendar_id for calendar in provider.list_calendars(link, deadline)):
+                raise
+
+    def _take_out(self, row: OutboxRow, link: Link, provider: Provider, deadline: Deadline) -> None:
         for _ in range(LOOKS_MOST):
             if self._wanted_by_another(row):
                 return
