@@ -28,7 +28,7 @@ from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, Egress
 from calendar_server.providers.egress_gate import Gate
-from calendar_server.providers.egress_line import PIECE_BYTES, PIECES_MAX
+from calendar_server.providers.egress_http import PIECE_BYTES, PIECES_MAX
 from calendar_server.providers.egress_wire import client_context
 from tests.fakes.raw_server import Handler, RawConnection, RawRequest, RawServer, answer
 

@@ -26,7 +26,8 @@ from calendar_server.errors import ForbiddenDestination
 from calendar_server.providers.addresses import AllowList, UrlParts, canonical_host, parse_url
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress_gate import Gate, Resolver, system_resolver
-from calendar_server.providers.egress_line import Answer, Line, Origin, Question, StaleLine, broken, keep_quiet
+from calendar_server.providers.egress_http import Question
+from calendar_server.providers.egress_line import Answer, Line, Origin, StaleLine, broken
 from calendar_server.providers.egress_probe import Handshake, look
 from calendar_server.providers.egress_wire import Allowance, AnswerTooLarge, client_context
 
@@ -79,7 +80,6 @@ class Egress:
         self._tls = client_context() if tls is None else tls
         self._clock = clock
         self._lines = _Lines(clock)
-        keep_quiet()
 
     def check(self, url: str, deadline: Deadline | None = None) -> None:
         """Resolve the URL's host and judge it, without any exchange.

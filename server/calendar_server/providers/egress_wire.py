@@ -63,7 +63,7 @@ class Allowance:
         """Bytes that may still be read, more than 0. Raises ``ProviderUnavailable`` when there is no room left."""
         if self.received >= self.bytes_max:
             if self.in_head:
-                raise ProviderUnavailable("The head of the server's answer is larger than this service reads.")
+                raise head_too_large()
             raise AnswerTooLarge
         return self.bytes_max - self.received
 
@@ -204,6 +204,10 @@ def client_context() -> ssl.SSLContext:
     context.load_verify_locations(certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def head_too_large() -> ProviderUnavailable:
+    return ProviderUnavailable("The head of the server's answer is larger than this service reads.")
 
 
 def _too_slow() -> ProviderUnavailable:
