@@ -38,8 +38,9 @@ def expander() -> Iterator[Expander]:
     children.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def caldav(egress: Egress, expander: Expander) -> CaldavProvider:
+    """One for each test: it remembers for a while which passwords were refused, and servers get ports anew."""
     return CaldavProvider(egress, expander, redirects=5, calendar_events=1000)
 
 

@@ -33,7 +33,7 @@ from calendar_server.errors import (
 )
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.caldav_address import Origin, Reach
-from calendar_server.providers.caldav_protocol import LARGE, LARGE_AT_ONCE, multistatus, turn
+from calendar_server.providers.caldav_protocol import LARGE, multistatus, turn
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
@@ -360,16 +360,14 @@ class TestPasswordsGoNowhereElse:
             egress.close()
 
 
-def test_large_answers_are_taken_in_a_few_at_a_time_and_small_ones_at_once() -> None:
+def test_large_answers_are_taken_in_one_at_a_time_and_small_ones_at_once() -> None:
     """A tree takes many times the memory of its answer."""
     small = b'<D:multistatus xmlns:D="DAV:"/>'
     large = small + b" " * LARGE
     found: list[object] = []
     waiting = threading.Thread(target=lambda: found.append(multistatus(large, 207)))
-    with ExitStack() as one, ExitStack() as others:
+    with ExitStack() as one:
         one.enter_context(turn(large))
-        for _ in range(LARGE_AT_ONCE - 1):
-            others.enter_context(turn(large))
         assert multistatus(small, 207) == ()
         waiting.start()
         assert found == []
@@ -378,3 +376,16 @@ def test_large_answers_are_taken_in_a_few_at_a_time_and_small_ones_at_once() -> 
         one.close()
         waiting.join(20)
         assert found == [()]
+
+
+def test_after_a_large_answer_others_have_the_interpreter_for_as_long_as_it_took() -> None:
+    large, took_s = b" " * LARGE, 0.2
+    with turn(large):
+        end_s = time.thread_time() + took_s
+        while time.thread_time() < end_s:
+            pass
+    began = time.monotonic()
+    with pytest.raises(ProviderUnavailable, match="Too many"), turn(large, wait_s=took_s / 4):
+        pytest.fail("the rest was not kept")
+    with turn(large):
+        assert time.monotonic() - began > took_s / 2

@@ -667,7 +667,7 @@ def test_the_number_of_tiny_chunks_is_bounded() -> None:
     with (
         RawServer(sends(whole)) as server,
         way_out(answer_bytes=2 * len(whole), exchange_s=30) as egress,
-        pytest.raises(AnswerTooLarge),
+        pytest.raises(ProviderUnavailable, match="tiny pieces"),
     ):
         get(egress, server.url, within_s=30)
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 from xml.parsers import expat
 
@@ -33,6 +35,8 @@ DEPTH_MOST = 60
 """Levels of XML in an answer."""
 ELEMENTS_MOST = 300_000
 """Elements, attributes, comments and instructions in an answer. Each costs memory many times its length."""
+BESIDE_MEMBERS = 20
+"""Elements of a multistatus that need not be members: the collection itself, a token, words for people."""
 HREF_MOST = 4_000
 """Characters of the place that a response is about."""
 TAG_MOST = 500_000
@@ -40,10 +44,8 @@ TAG_MOST = 500_000
 _PIECE = 64 * 1024
 LARGE = 500_000
 """Bytes from which on an answer is a large one: its tree may take twenty times its length."""
-LARGE_AT_ONCE = 2
 LARGE_WAIT_S = 10.0
-"""Large answers that are taken in at once, and seconds that another waits for its turn. More at once would not be
-quicker, for the interpreter runs one thread at a time, but take memory without a bound."""
+"""Seconds that a large answer waits for its turn."""
 XML_TYPE = "application/xml; charset=utf-8"
 
 DAV = "{DAV:}"
@@ -242,19 +244,25 @@ class Member(NamedTuple):
         return self.found[tag].hrefs if tag in self.found else ()
 
 
-def multistatus(body: bytes, status: int) -> tuple[Member, ...]:
-    """The members of a multistatus answer, in its order. Raises ``ProviderUnavailable`` if it is not a whole one."""
-    return synced(body, status)[0]
+def multistatus(body: bytes, status: int, most: int = ELEMENTS_MOST) -> tuple[Member, ...]:
+    """The members of a multistatus answer, in its order.
+
+    Raises ``ProviderUnavailable`` if it is not a whole one, or tells of far more than ``most``.
+    """
+    return synced(body, status, most)[0]
 
 
-def synced(body: bytes, status: int) -> tuple[tuple[Member, ...], str]:
+def synced(body: bytes, status: int, most: int = ELEMENTS_MOST) -> tuple[tuple[Member, ...], str]:
     """As ``multistatus``, and the sync token that stands in it (RFC 6578 section 6.3); empty if there is none."""
     if status not in (200, 207):
         raise ProviderUnavailable(f"The server answered with status {status} where a list was asked for.")
     with turn(body):
         tree = _tree(body)
-        if tree is None or tree.tag != dav.MultiStatus.tag:
+        if tree.tag != dav.MultiStatus.tag:
             raise ProviderUnavailable("The server's answer is not the list that was asked for.")
+        if len(tree) > most + BESIDE_MEMBERS:
+            # Before anything is made of them.
+            raise _too_long()
         members = tuple(_member(element) for element in tree if element.tag == dav.Response.tag)
         return members, (tree.findtext(SYNC_TOKEN) or "").strip()
 
@@ -266,69 +274,135 @@ def error_names(body: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
             tree = _tree(body)
     except ProviderUnavailable:
         return frozenset(), ()
-    if tree is None or tree.tag != _ERROR:
+    if tree.tag != _ERROR:
         return frozenset(), ()
     flat = _property(tree)
     return flat.tags, flat.hrefs
 
 
-_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+class _Turns:
+    """Large answers are taken in one after the other, and each is followed by a rest as long as it took.
+
+    More at once would not be quicker, for the interpreter runs one thread at a time, but take memory without a bound;
+    without the rest servers that send one after the other would have the interpreter for themselves.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rests_until = 0.0
+
+    @contextmanager
+    def turn(self, wait_s: float) -> Iterator[None]:
+        end = time.monotonic() + wait_s
+        if not self._lock.acquire(timeout=wait_s):
+            raise _too_many()
+        try:
+            rest_s = self._rests_until - time.monotonic()
+            if rest_s > end - time.monotonic():
+                raise _too_many()
+            if rest_s > 0:
+                time.sleep(rest_s)
+            began = time.thread_time()
+            try:
+                yield
+            finally:
+                self._rests_until = time.monotonic() + time.thread_time() - began
+        finally:
+            self._lock.release()
 
 
-@contextmanager
-def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> Iterator[None]:
+_turns = _Turns()
+
+
+def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> AbstractContextManager[None]:
     """Around taking in an answer: large ones wait for each other. ``ProviderUnavailable`` if that takes too long."""
-    if len(body) < LARGE:
-        yield
-        return
-    if not _large.acquire(timeout=wait_s):
-        raise ProviderUnavailable("Too many large calendars are being read at the moment.")
-    try:
-        yield
-    finally:
-        _large.release()
+    return nullcontext() if len(body) < LARGE else _turns.turn(wait_s)
 
 
-def _tree(body: bytes) -> etree._Element | None:
-    body = _cleaned(body)
+def _too_many() -> ProviderUnavailable:
+    return ProviderUnavailable("Too many large calendars are being read at the moment.")
+
+
+def _tree(body: bytes) -> etree._Element:
+    body = body.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n")
+    if not body:
+        raise ProviderUnavailable("The server's answer is empty.")
     plain = _is_plain(body)
-    if not plain:
-        _look_through(body)
-    # A type other than XML keeps the package from telling the log what it could not parse.
-    answer = SimpleNamespace(
-        headers={"Content-Type": "text/calendar"}, status_code=207, content=body, text="", reason="Multi-Status"
-    )
-    # Here and not above: the package's response brings the icalendar library, a quarter of a second of the time in which a
-    # server starts. `warm` imports it as soon as the server serves.
-    from caldav.response import DAVResponse
-
-    tree: etree._Element | None = DAVResponse(answer).tree
-    if plain and tree is None:
+    tree = _parsed(body) if plain else None
+    if tree is None:
+        # What XML forbids but servers pass on is rare. To look for it first, in all answers, would cost as much as parsing.
+        cleaned = _cleaned(body)
+        if not plain:
+            _look_through(cleaned)
+        tree = _parsed(cleaned)
+    if tree is None:
         raise ProviderUnavailable("The server's answer is cut short or not XML.")
     if plain and _too_deep(tree):
-        raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+        raise _too_long()
     return tree
 
 
 _too_deep = etree.XPath(f"boolean({'/*' * (DEPTH_MOST + 1)})")
 
 
+def _parsed(body: bytes) -> etree._Element | None:
+    """The tree, by libxml2 and beside other threads; None for what is not well-formed."""
+    parser = etree.XMLParser(remove_blank_text=True, resolve_entities=False, no_network=True)
+    try:
+        return etree.fromstring(body, parser)
+    except etree.XMLSyntaxError:
+        return None
+
+
 def _is_plain(body: bytes) -> bool:
-    """Whether a cleaned document can be none of those that have to be refused before a tree is made of it, but for its
-    depth: it is not long, has nothing that begins as a document type does, and is UTF-8.
+    """Whether a document can be none of those that have to be refused before a tree is made of it, but for its depth:
+    it has few elements, nothing that begins as a document type does, and is UTF-8.
 
     Nearly all are. To look through one costs as much as all else about it; the parser itself then tells whether it is
-    well-formed to its last byte.
+    well-formed to its last byte. Raises ``ProviderUnavailable`` for what has too many elements for any way of reading it.
     """
-    return (
-        0 < len(body) < LARGE
-        and b"<!" not in body
-        and body.count(b"<") + body.count(b"=") <= ELEMENTS_MOST
-        and body[:2] not in _UTF16_MARKS
-        and ((declared := _DECLARATION.match(body)) is None or declared[1].lower() in _UTF8_NAMES)
+    declared = _DECLARATION.match(body)
+    if body[:2] in _UTF16_MARKS or not (
         # Another declaration than these may name any encoding.
-        and (declared is not None or not body.startswith(b"<?xml") or _NO_ENCODING.match(body) is not None)
-    )
+        declared[1].lower() in _UTF8_NAMES if declared else not body.startswith(b"<?xml") or _NO_ENCODING.match(body)
+    ):
+        return False
+    bare = _without_cdata(body)
+    marks = _count(bare, b"<", 2 * ELEMENTS_MOST)
+    if marks > ELEMENTS_MOST and marks - _count(bare, b"</") > ELEMENTS_MOST:
+        # No element ends more often than once.
+        raise _too_long()
+    # Comments may hold what only looks like an element; they, and instructions, what only looks like a CDATA section.
+    hides = b"<!" in bare or (bare is not body and bare.count(b"<?") > bare.startswith(b"<?xml"))
+    return not hides and marks + _count(bare, b"=") <= ELEMENTS_MOST
+
+
+def _count(body: bytes, mark: bytes, most: int = sys.maxsize) -> int:
+    """How often the mark is there, by and by: other threads wait while one goes through megabytes. Ends beyond ``most``."""
+    found = 0
+    for start in range(0, len(body), _PIECE):
+        # A mark of two bytes may lie across two pieces, and in one of them only then.
+        found += body.count(mark, start, start + _PIECE + len(mark) - 1)
+        if found > most:
+            break
+    return found
+
+
+def _without_cdata(body: bytes) -> bytes:
+    """The document without its CDATA sections, in which marks of elements are none; the last may be open."""
+    at = body.find(b"<![CDATA[")
+    if at < 0:
+        return body
+    kept, end = [], 0
+    while at >= 0:
+        kept.append(body[end:at])
+        closed = body.find(b"]]>", at)
+        if closed < 0:
+            return b"".join(kept)
+        end = closed + 3
+        at = body.find(b"<![CDATA[", end)
+    kept.append(body[end:])
+    return b"".join(kept)
 
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -358,8 +432,6 @@ def _cleaned(body: bytes) -> bytes:
 
 def _look_through(body: bytes) -> None:
     """Refuse documents that are not well-formed, have a type or entities of their own, or are too deep or too many."""
-    if not body:
-        raise ProviderUnavailable("The server's answer is empty.")
     depth = elements = 0
 
     def open_element(name: str, attributes: list[str]) -> None:
@@ -371,7 +443,7 @@ def _look_through(body: bytes) -> None:
         nonlocal elements
         elements += more
         if depth > DEPTH_MOST or elements > ELEMENTS_MOST:
-            raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+            raise _too_long()
 
     def close_element(name: str) -> None:
         nonlocal depth
@@ -393,10 +465,14 @@ def _look_through(body: bytes) -> None:
             parser.Parse(body[position : position + _PIECE], False)
             if position - max(parser.CurrentByteIndex, 0) > TAG_MOST:
                 # All attributes of a tag are taken in before anything is told of it.
-                raise ProviderUnavailable("The server's answer is too deep or too long to be read.")
+                raise _too_long()
         parser.Parse(b"", True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise ProviderUnavailable("The server's answer is cut short or not XML.") from error
+
+
+def _too_long() -> ProviderUnavailable:
+    return ProviderUnavailable("The server's answer is too deep or too long to be read.")
 
 
 def _member(response: etree._Element) -> Member:

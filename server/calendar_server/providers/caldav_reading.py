@@ -187,7 +187,7 @@ def changed_since(
             if isinstance(told, ProviderThrottled):
                 raise told
             return None
-        members, newer = protocol.synced(answer.body, answer.status)
+        members, newer = protocol.synced(answer.body, answer.status, events_most)
         if not newer or newer == token:
             return None
         found = _about(session, calendar_id, answer, members, events_most)
@@ -203,7 +203,8 @@ def _members(
     session: Session, calendar_id: CalendarId, answer: Answer, events_most: int
 ) -> list[tuple[Listed, Member]]:
     """The members of the calendar in an answer about it; the calendar itself must be well."""
-    return _about(session, calendar_id, answer, multistatus(answer.body, answer.status), events_most)
+    members = multistatus(answer.body, answer.status, events_most)
+    return _about(session, calendar_id, answer, members, events_most)
 
 
 def _about(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.addresses import UrlParts
 from calendar_server.providers.egress_wire import Allowance, AnswerTooLarge, Wire, head_too_large
 
@@ -18,7 +19,7 @@ LINES_MAX = 1_000
 """Lines of one head, or of what follows the last chunk."""
 INTERIM_MAX = 20
 """Interim answers (RFC 9110 section 15.2) before the answer."""
-PIECES_MAX = 10_000
+PIECES_MAX = 5_000
 PIECE_BYTES = 50
 """Chunks of one answer: each costs time to read, however small it is. More than ``PIECES_MAX`` must hold ``PIECE_BYTES``
 on average."""
@@ -34,7 +35,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\x00\r\n]*)?")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_VALUES = re.compile("[\x00\r\x0b\x0c]")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00\r\n]*)?")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00\r\n]*)?\r\n")
 
 
 class Malformed(Exception):
@@ -192,29 +193,40 @@ class Incoming:
         pieces = 0
         while size := self._chunk_size():
             pieces += 1
-            if pieces > PIECES_MAX + len(body) // PIECE_BYTES or len(body) + size > body_max:
+            if len(body) + size > body_max:
                 raise AnswerTooLarge
+            if pieces > PIECES_MAX + len(body) // PIECE_BYTES:
+                # To ask for less would not help.
+                raise ProviderUnavailable("The server's answer comes in too many tiny pieces.")
             # What is there goes over at once, so that a large chunk is not held twice.
-            missing = size
-            while True:
-                end = min(self._at + missing, len(self._buffer))
-                body += self._buffer[self._at : end]
-                missing -= end - self._at
-                self._at = end
-                if not missing:
-                    break
+            while size > self._left:
+                size -= self._left
+                body += self._buffer[self._at :]
+                self._at = len(self._buffer)
                 if not self._fill():
                     raise Malformed
+            end = self._at + size
+            body += self._buffer[self._at : end]
+            if self._buffer[end : end + 2] == b"\r\n":
+                self._at = end + 2
+                continue
+            self._at = end
             if self._line():
                 raise Malformed
         self._trailers()
         return bytes(body)
 
     def _chunk_size(self) -> int:
-        size = _CHUNK_SIZE.fullmatch(self._line())
-        if size is None:
+        told = _CHUNK_LINE.match(self._buffer, self._at)
+        if told is None:
+            told = _CHUNK_LINE.fullmatch(self._line() + b"\r\n")
+            if told is None:
+                raise Malformed
+        elif told.end() - self._at > CHUNK_LINE_BYTES:
             raise Malformed
-        return int(size[1], 16)
+        else:
+            self._at = told.end()
+        return int(told[1], 16)
 
     def _trailers(self) -> None:
         """Read the fields after the last chunk. They tell nothing that is used, but they have to be fields."""
