@@ -25,7 +25,7 @@ from deploy import local
 CALLERS = 16
 MAILBOXES = 40
 """Connections that the pushes spread over: each takes a few at once."""
-PUSHES = 800
+PUSHES = 2400
 WORKERS = (1, 2)
 
 
@@ -88,22 +88,28 @@ def _workers(stage: Stage, folder: Path, count: int) -> Iterator[None]:
 
 
 def _drained_per_s(database_url: str, dav: Dav) -> float:
-    """Let everything be due, and take the time until nothing is."""
+    """Let everything be due; pushes in a second from the first look that finds some done until nothing is left.
+
+    A worker that nobody tells of it looks once a second: that is another matter than how fast it is.
+    """
     dav.forget()
     rows = _reset(database_url, due=True)
-    began = time.perf_counter()
+    looks: list[tuple[float, int]] = []
     with psycopg.connect(database_url, autocommit=True) as database:
 
         def done() -> bool:
-            left = database.execute("SELECT count(*) FROM outbox WHERE state = 'pending'").fetchone()
-            return left is not None and left[0] == 0
+            found = database.execute("SELECT count(*) FROM outbox WHERE state = 'pending'").fetchone()
+            left = found[0] if found else rows
+            if left < rows:
+                looks.append((time.perf_counter(), left))
+            return bool(left == 0)
 
         until(done, "the outbox never drained", pause_s=0.05)
-        took = time.perf_counter() - began
         synced = database.execute("SELECT count(*) FROM outbox WHERE state = 'synced'").fetchone()
     if synced is None or synced[0] != rows:
         raise RuntimeError("not every push went well")
-    return rows / took
+    (began, left), (ended, _) = looks[0], looks[-1]
+    return left / (ended - began)
 
 
 def _reset(database_url: str, *, due: bool) -> int:

@@ -663,6 +663,7 @@ def work(
 
     ``owner`` names its leases; those that a dead worker of that name has left are free at once.
     """
+    sys.setswitchinterval(TURN_S)
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)

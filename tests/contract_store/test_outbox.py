@@ -243,6 +243,15 @@ class TestClaiming:
         taken = claim(store, limit=3, mailbox_limit=2)
         assert Counter(row.connection_id for row in taken) == {crowded.id: 2, quiet.id: 1}
 
+    def test_few_among_many_that_are_not_due_are_found(self, store: Store, organization: OrganizationId) -> None:
+        accounts = [add_connection(store, organization, number) for number in range(3)]
+        for number in range(60):
+            add_push(store, accounts[number % 3], f"later{number}", due_at=2**60)
+        for number in range(3):
+            add_push(store, accounts[number], f"now{number}", due_at=3 - number)
+        assert [row.booking_id for row in claim(store, limit=2, mailbox_limit=2)] == ["now2", "now1"]
+        assert [row.booking_id for row in claim(store, limit=2, mailbox_limit=2)] == ["now0"]
+
     def test_two_claimers_never_get_the_same_row(self, store: Store, organization: OrganizationId) -> None:
         accounts = [add_connection(store, organization, number) for number in range(4)]
         for number in range(40):
@@ -383,13 +392,14 @@ class TestLeases:
 
     def test_what_a_push_begins_with_is_read_at_once(self, store: Store, account: Connection) -> None:
         row = claimed(store, account)
-        load = store.loads.of(row.id, account.id)
-        assert load is not None
+        load = store.loads.of([row])[row.id]
         assert load.connection == store.connections.get(account.organization_id, account.id)
         assert load.grant == store.connections.grant(account.id)
         assert load.booking == store.bookings.get(row.organization_id, row.booking_id)
+        assert abs(load.now - store.now()) < SECOND
+        assert store.loads.of([dataclasses.replace(row, connection_id=ConnectionId("other"))]) == {}
         store.connections.disconnect(account.organization_id, account.id, 1)
-        assert store.loads.of(row.id, account.id) is None
+        assert store.loads.of([row]) == {}
 
     def test_a_finish_works_once(self, store: Store, account: Connection) -> None:
         row = claimed(store, account)

@@ -14,6 +14,7 @@ import pytest
 
 from calendar_server.core.model import DAY, SECOND, Booking, BookingId, Connection, EventState
 from calendar_server.errors import ProviderUnavailable
+from calendar_server.store.loads import Load
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store, StoreError
 from calendar_server.worker.loop import Worker
@@ -80,6 +81,7 @@ class Through:
 
     def __init__(self, store: Store, outbox: Outbox):
         self.outbox = outbox
+        self.loads = store.loads
         self.now = store.now
 
 
@@ -201,9 +203,9 @@ class TestOutages:
         pushes, broken = world.pushes, [StoreError()]
 
         class DiesAfterwards:
-            def push(self, row: OutboxRow) -> str:
+            def push(self, row: OutboxRow, load: Load | None = None) -> str:
                 if not broken:
-                    return pushes.push(row)
+                    return pushes.push(row, load)
                 # Written at the provider, and then the database is gone.
                 pushes.push(row)
                 world.store.outbox.put(dataclasses.replace(row, lease_until=world.store.now() + SECOND // 5))
@@ -318,6 +320,36 @@ class TestLeases:
             gate.open()
             assert running.next() == ("b", "yielded")
 
+    def test_of_a_backlog_as_much_again_is_claimed_ahead_kept_and_given_back(self, world: World, gate: Gate) -> None:
+        connection = world.connect()
+        names = [f"b{number}" for number in range(6)]
+        for name in names:
+            world.sync(named(name), connection)
+
+        def rows() -> list[OutboxRow]:
+            outbox, organization = world.store.outbox, world.caller.organization_id
+            return [row for name in names for row in outbox.of_booking(organization, BookingId(name))]
+
+        def leased() -> list[OutboxRow]:
+            return [row for row in rows() if row.lease_token]
+
+        world.provider.interruptions += [gate, gate]
+        with working(world, push_threads=2, mailbox_pushes=9, lease_s=0.6, poll_s=0.05) as running:
+            try:
+                assert eventually(lambda: len(leased()) == 4)
+                latest = max(row.lease_until for row in leased())
+                assert eventually(lambda: world.store.now() > latest + SECOND)
+                assert len(leased()) == 4
+                assert world.store.outbox.claim(limit=9, lease_s=60, mailbox_limit=4) == []
+            finally:
+                running.worker.stop()
+                gate.open()
+        assert leased() == []
+        assert (
+            sorted((row.state, row.attempts) for row in rows())
+            == [(EventState.PENDING, 0)] * 4 + [(EventState.SYNCED, 1)] * 2
+        )
+
     def test_what_a_dead_worker_held_is_free_at_once_for_the_next_of_its_name_alone(self, world: World) -> None:
         connection = world.connect()
         world.sync(named("ours"), connection)
@@ -333,10 +365,10 @@ class TestLeases:
         pushes, broken = world.pushes, [StoreError()]
 
         class LosesTheFirst:
-            def push(self, row: OutboxRow) -> str:
+            def push(self, row: OutboxRow, load: Load | None = None) -> str:
                 if broken:
                     raise broken.pop()
-                return pushes.push(row)
+                return pushes.push(row, load)
 
         hurt = dataclasses.replace(world, pushes=LosesTheFirst())  # type: ignore[arg-type]
         with working(hurt, lease_s=3600) as running:

@@ -39,6 +39,8 @@ DIAL_S = 5
 SQLITE_CONNECTIONS = 32
 POSTGRES_CONNECTIONS = 20
 """Connections of one process. Postgres allows 100 by default, for all processes together."""
+BUSY_S = 0.05
+"""Seconds for which a connection counts as just used."""
 QUIET_S = 30.0
 """Seconds after which an idle connection to Postgres is asked whether it still lives before it is lent."""
 

@@ -63,8 +63,9 @@ class Pool(Generic[Raw]):
     def give_back(self, raw: Raw) -> None:
         """Take a lent connection back; one that is not in order is closed."""
         try:
+            usable = self._usable(raw, 0.0)
             with self._lock:
-                keep = not self._closed and self._usable(raw, 0.0)
+                keep = usable and not self._closed
                 if keep:
                     self._idle.append((raw, time.monotonic()))
             if not keep:

@@ -98,12 +98,14 @@ class Grants:
                 self._store.connections.note_failure(connection.id, error.message)
             raise
 
-    def went_well(self, connections: Sequence[Connection]) -> None:
-        """Note that the last conversation of these went well, in one transaction."""
-        now = self._store.now()
-        if any(_worth_noting(connection, now) for connection in connections):
-            with self._store.transaction():
-                self.note_well(connections, now)
+    def went_well(self, connections: Sequence[Connection], now: Instant | None = None) -> None:
+        """Note that the last conversation of these went well, in one transaction. ``now``: the database's time, if known."""
+        now = self._store.now() if now is None else now
+        worth = [connection for connection in connections if _worth_noting(connection, now)]
+        if worth:
+            # One statement needs no transaction of ours.
+            with self._store.transaction() if len(worth) > 1 else nullcontext():
+                self.note_well(worth, now)
 
     def note_well(self, connections: Sequence[Connection], now: Instant) -> None:
         """Note it in the caller's transaction; at most once a second for each."""

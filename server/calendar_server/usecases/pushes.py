@@ -56,7 +56,10 @@ GENERATIONS_MOST = 3
 """New identities tried in one push when the provider says that an id is spent."""
 GONE_TRIES = 8
 """Attempts to take an event out of a calendar that is listed and yet said to be gone, before that is told as a failure."""
-
+LOAD_S = 1.0
+"""Seconds after which what a push begins with is read again."""
+LOOK_S = 0.1
+"""Seconds for which a look at the lease, before a write, also does for what is asked after it."""
 
 _SHOWING = frozenset({EventState.PENDING, EventState.SYNCED, EventState.FAILED})
 """States of an event that is, or may be, in its calendar."""
@@ -90,21 +93,24 @@ class Pushes:
         self._hosts = hosts
         self._push_s = push_s
 
-    def push(self, row: OutboxRow) -> str:
+    def push(self, row: OutboxRow, load: Load | None = None) -> str:
         """Bring one wanted state into its calendar and store how it went. Never raises for a provider's sake.
+
+        ``load``: what it begins with, if that was read already; one that is too old is read again.
 
         Answers one word for metrics: ``synced``, ``removed``, ``failed``, ``deferred`` or ``yielded``.
         """
         token = request_id.set(row.request_id)
         try:
-            return self._told(row)
+            if load is None or load.age_s > LOAD_S:
+                load = self._store.loads.of([row]).get(row.id)
+            return self._told(row, load)
         finally:
             request_id.reset(token)
 
-    def _told(self, row: OutboxRow) -> str:
+    def _told(self, row: OutboxRow, load: Load | None) -> str:
         """Push, and tell log, metrics and trace how it went."""
         began = time.perf_counter()
-        load = self._store.loads.of(row.id, row.connection_id)
         provider = str(load.connection.provider) if load else "none"
         with self._tracer.span("push", link=row.traceparent, provider=provider, request_id=row.request_id) as span:
             outcome, reason = (self._yield(row), "OK") if load is None else self._push(row, load)
@@ -146,7 +152,7 @@ class Pushes:
                 else:
                     self._absent(row, link)
                     outcome = self._finish(row, Happening.TAKEN_OUT, None)
-            self._grants.went_well([connection])
+            self._grants.went_well([connection], load.now)
             return outcome, "OK"
         except HostClosed as error:
             return self._postpone(row, error), error.reason
@@ -245,14 +251,15 @@ class Pushes:
         The event's version fences what happens after this. What is asked after a write only needs a live connection: were
         the lease lost by then, what was written still has to be stored for whoever is next.
         """
-        looked = False
+        looked_at: float | None = None
 
         def check() -> None:
-            nonlocal looked
-            if looked:
-                link.check()
+            nonlocal looked_at
+            if looked_at is not None:
+                if time.monotonic() - looked_at > LOOK_S:
+                    link.check()
                 return
-            looked = True
+            looked_at = time.monotonic()
             ours, live = self._store.outbox.stands(row, link.connection.id)
             if not live:
                 raise disconnected()

@@ -10,13 +10,15 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from calendar_server.core.booking import retry_after_s
 from calendar_server.core.model import DAY, SECOND
 from calendar_server.errors import StoreUnavailable
+from calendar_server.store.loads import Load
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.pushes import Pushes
@@ -71,6 +73,10 @@ class Worker:
         self._stopping = threading.Event()
         self._running: dict[tuple[str, str], tuple[OutboxRow, float]] = {}
         """By id and lease, the rows being pushed and when that began. One that hung may be there a second time."""
+        self._queue: deque[tuple[OutboxRow, Load | None]] = deque()
+        """Claimed ahead: while there is a backlog, a thread that comes free goes on at once."""
+        self._backlog = False
+        self._ending = False
         self._left: list[OutboxRow] = []
         """Rows whose push ended without an outcome on disk; our leases on them are still to be ended."""
         self._lock = threading.Lock()
@@ -107,10 +113,15 @@ class Worker:
                 _log.exception("turn_broke")
                 pause = STORE_PAUSE_S
             self._woken.wait(pause)
+        with self._lock:
+            self._ending = True
         self._threads.shutdown(wait=True)
         self._ended.set()
         self._heart.join()
         with suppress(StoreUnavailable):
+            for row, _ in self._queue:
+                # Nothing was tried.
+                self._store.outbox.release(row.id, row.lease_token)
             self._give_back()
 
     def _turn(self) -> float:
@@ -124,25 +135,24 @@ class Worker:
             self._expired_at = time.monotonic()
             self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
-            now = time.monotonic()
-            slow = sum(now - began > SLOW_S for _, began in self._running.values())
-            # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
-            most = min(self._push_threads + slow, self._push_threads * SLOW_THREADS)
-            free = most - len(self._running)
-        if free <= 0:
+            free, queued = self._begin_queued(), len(self._queue)
+        # As much again as may run, where the last claim left something behind; beside idle workers that would be greed.
+        wanted = free + (self._push_threads - queued if self._backlog else 0)
+        if wanted <= 0:
             return self._poll_s
         left_s = self._claimed_at + GATHER_S - time.monotonic()
-        if free * 2 < self._push_threads and left_s > 0:
+        if wanted * 2 < self._push_threads and left_s > 0:
             return left_s
         self._claimed_at = time.monotonic()
         rows = self._store.outbox.claim(
-            limit=free, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes, owner=self._owner
+            limit=wanted, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes, owner=self._owner
         )
+        loads = self._loaded(rows)
         with self._lock:
-            self._running.update((_lease(row), (row, time.monotonic())) for row in rows)
-        for row in rows:
-            self._threads.submit(self._run, row)
-        if len(rows) == free:
+            self._queue.extend((row, loads.get(row.id)) for row in rows)
+            self._begin_queued()
+        self._backlog = len(rows) == wanted
+        if self._backlog:
             return self._poll_s
         due_at = self._store.outbox.next_due()
         if due_at is None:
@@ -152,9 +162,31 @@ class Worker:
         shortest_s = BLOCKED_PAUSE_S if left_s <= 0 and not rows else SHORTEST_PAUSE_S
         return min(self._poll_s, max(shortest_s, left_s))
 
-    def _run(self, row: OutboxRow) -> None:
+    def _begin_queued(self) -> int:
+        """Under the lock: begin what is queued, as far as it fits. Answers how many more would fit."""
+        now = time.monotonic()
+        slow = sum(now - began > SLOW_S for _, began in self._running.values())
+        # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
+        free = min(self._push_threads + slow, self._push_threads * SLOW_THREADS) - len(self._running)
+        while free > 0 and self._queue:
+            row, load = self._queue.popleft()
+            self._running[_lease(row)] = (row, now)
+            self._threads.submit(self._run, row, load)
+            free -= 1
+        return free
+
+    def _loaded(self, rows: Sequence[OutboxRow]) -> Mapping[str, Load]:
+        """What these pushes begin with, read at once. A push that finds nothing here reads it for itself."""
         try:
-            self._pushed(row, self._pushes.push(row))
+            return self._store.loads.of(rows)
+        except Exception:
+            # They are claimed: they have to begin, and to end.
+            _log.warning("loads_missing", exc_info=True)
+            return {}
+
+    def _run(self, row: OutboxRow, load: Load | None) -> None:
+        try:
+            self._pushed(row, self._pushes.push(row, load))
         except StoreUnavailable:
             # Whether its outcome was stored is not known. What was written is found by its identity, by whoever is next.
             _log.warning("store_unavailable")
@@ -165,6 +197,8 @@ class Worker:
         finally:
             with self._lock:
                 del self._running[_lease(row)]
+                if not self._ending:
+                    self._begin_queued()
             self._woken.set()
 
     def _leave(self, row: OutboxRow) -> None:
@@ -190,6 +224,7 @@ class Worker:
             now = time.monotonic()
             with self._lock:
                 held = [row for row, began in self._running.values() if now - began < self._hold_s]
+                held += [row for row, _ in self._queue]
             self._extend(held)
 
     def _extend(self, held: Sequence[OutboxRow]) -> None:

@@ -23,6 +23,7 @@ NAMES = (
     "006_drift",
     "007_request_ids",
     "008_content_reads",
+    "009_outbox_oldest",
 )
 
 LOCK = 0x63616C5F6D696772
