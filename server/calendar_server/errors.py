@@ -32,7 +32,7 @@ one sentence for a person and says what to do; it holds no secret and no address
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 DOMAIN = "calendars.v1"
 
@@ -48,6 +48,11 @@ class CalendarError(Exception):
         self.message = message
         self.metadata = dict(metadata or {})
         self.retry_after_s = retry_after_s
+
+    def without_frames(self) -> Self:
+        """Itself, to be kept: it forgets how it came about. Frames hold all that was in them, whole answers of servers."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -72,6 +74,28 @@ class TestUnknownIsNotFree:
         assert missing.problem.reason == failure.reason
         assert missing.as_of is None
         assert answer.busy == (Interval(NOON, NOON + HOUR),)
+
+    def test_a_failure_that_is_kept_keeps_nothing_of_the_read(self, world: World) -> None:
+        """Frames hold whole answers of servers: megabytes, until somebody collects the garbage."""
+        connection = world.connect()
+        answers: list[weakref.ref[bytearray]] = []
+
+        class Text(bytearray):
+            """An answer as it came in."""
+
+        def fails() -> None:
+            answer = Text(b"not to be read")
+            answers.append(weakref.ref(answer))
+            raise ProviderUnavailable("down")
+
+        world.provider.interruptions.append(fails)
+        gc.disable()
+        try:
+            with pytest.raises(BusyUnknown):
+                world.busy(connection)
+            assert [answer() for answer in answers] == [None]
+        finally:
+            gc.enable()
 
     def test_what_needs_a_person_is_told_first(self, world: World) -> None:
         anna, ben = world.connect("anna"), world.connect("ben")

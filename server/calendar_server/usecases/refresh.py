@@ -509,7 +509,7 @@ def _outcome(future: Future[_Result]) -> _Result | CalendarError:
         # Our own database, not this calendar: the whole call cannot be answered.
         raise
     except CalendarError as error:
-        return error
+        return error.without_frames()
     except Exception:
         # Whatever went wrong in reading, the calendar is unknown; it must not take the others with it.
         _log.exception("read_failed")
