@@ -41,6 +41,9 @@ who try again later.
 
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    # A server that was replaced is dialled again before the next one goes: within the time that the retry policy gives.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # Names every calendar that could not be read, in the trailing metadata.
     ("grpc.max_metadata_size", 16 * 1024),
     # A year of a hundred connections, explained, is larger than gRPC's 4 MB.

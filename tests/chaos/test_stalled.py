@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,21 @@ from tests.fakes.raw_server import RawRequest
 
 LONG = world.long_form()
 AT_ONCE = 8
+
+
+def stop_between_writes(pid: int, database: Path) -> None:
+    """Stop a process, but not while it is SQLite's only writer: nobody could write as long as it sleeps."""
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as line:
+            try:
+                line.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                continue
+            line.execute("ROLLBACK")
+            return
+    pytest.fail("it was always writing")
 
 
 @pytest.mark.parametrize("step", [Step.ARRIVED, Step.APPLIED] if LONG else [Step.ARRIVED], ids=lambda step: step.value)
@@ -56,7 +73,7 @@ def test_the_newer_revision_stays(
                 sleeper = service.run("worker")
                 for _ in names:
                     assert held.acquire(timeout=60)
-                os.kill(sleeper.pid, signal.SIGSTOP)
+                stop_between_writes(sleeper.pid, folder / "calendar.db")
                 stopped.set()
                 for number, name in enumerate(names):
                     accepted[name] = Accepted(2, connection_id, at(number * 2 + 1, day=turn))

@@ -33,7 +33,7 @@ from calendar_server.errors import (
 )
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.caldav_address import Origin, Reach
-from calendar_server.providers.caldav_protocol import LARGE, multistatus, turn
+from calendar_server.providers.caldav_protocol import ELEMENTS_MOST, LARGE, multistatus, turn
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from tests.contract.accounts import PATH, UID, StrangeAccount, event
@@ -376,6 +376,39 @@ def test_large_answers_are_taken_in_one_at_a_time_and_small_ones_at_once() -> No
         one.close()
         waiting.join(20)
         assert found == [()]
+
+
+MEMBER = (
+    "<D:response><D:href>/e.ics</D:href><D:propstat><D:prop>"
+    "<D:displayname>{}</D:displayname></D:prop></D:propstat></D:response>"
+)
+
+
+def listing(inside: str) -> bytes:
+    return f'<D:multistatus xmlns:D="DAV:">{inside}</D:multistatus>'.encode()
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "<!-- <![CDATA[ -->{}<!-- ]]> -->", "<?x <![CDATA[ ?>{}<?x ]]> ?>", "<![CDATA[<]]>{}"],
+    ids=["openly", "between comments", "between instructions", "after a section"],
+)
+def test_elements_are_counted_wherever_they_hide(around: str) -> None:
+    """As many as would take a gigabyte, behind what only looks like text."""
+    with pytest.raises(ProviderUnavailable, match="too deep or too long"):
+        multistatus(listing(around.format("<a/>" * (ELEMENTS_MOST + 10))), 207)
+
+
+def test_what_looks_like_elements_inside_of_text_counts_for_nothing() -> None:
+    text = "<a/>" * (ELEMENTS_MOST + 10)
+    (member,) = multistatus(listing(MEMBER.format(f"<![CDATA[{text}]]>")), 207)
+    assert member.text("{DAV:}displayname") == text
+
+
+def test_a_list_of_far_more_than_is_read_is_refused_before_anything_is_made_of_it() -> None:
+    assert len(multistatus(listing(MEMBER.format("") * 5), 207, most=5)) == 5
+    with pytest.raises(ProviderUnavailable, match="too deep or too long"):
+        multistatus(listing(MEMBER.format("") * 50), 207, most=5)
 
 
 def test_after_a_large_answer_others_have_the_interpreter_for_as_long_as_it_took() -> None:

@@ -43,7 +43,7 @@ class Parts:
         return piece[:bytes_max]
 
     def send(self, data: bytes, allowance: Allowance) -> None:
-        raise NotImplementedError
+        raise AssertionError("An answer is read; nothing is sent.")
 
     def stirs(self) -> bool:
         return bool(self._pieces)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from calendar_server.core.model import SECOND, Attendee, BookingId, BusyEvent, EventState, Interval
+from calendar_server.core.model import SECOND, Attendee, BookingId, BusyEvent, Connection, EventId, EventState, Interval
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import (
     CalendarGone,
@@ -208,7 +208,7 @@ class TestSets:
 
 
 class TestOwnersWhoMeddle:
-    def synced(self, world: World) -> tuple[object, str]:
+    def synced(self, world: World) -> tuple[Connection, EventId]:
         connection = world.connect()
         world.sync(booking(), connection)
         world.push()
@@ -216,21 +216,21 @@ class TestOwnersWhoMeddle:
 
     def test_an_event_that_its_owner_deleted_is_gone_after_the_next_read(self, world: World) -> None:
         connection, event_id = self.synced(world)
-        world.provider.take_out(WORK, event_id)  # type: ignore[arg-type]
-        world.busy(connection)  # type: ignore[arg-type]
+        world.provider.take_out(WORK, event_id)
+        world.busy(connection)
         assert world.states() == [GONE]
         assert world.push() == []
 
     def test_the_appointment_stands_although_its_event_is_gone(self, world: World) -> None:
         connection, event_id = self.synced(world)
-        world.provider.take_out(WORK, event_id)  # type: ignore[arg-type]
+        world.provider.take_out(WORK, event_id)
         for _ in range(2):
-            assert world.busy(connection).busy == (Interval(NOON, NOON + HOUR),)  # type: ignore[arg-type]
+            assert world.busy(connection).busy == (Interval(NOON, NOON + HOUR),)
 
     def test_the_next_revision_makes_it_again_under_a_new_id(self, world: World) -> None:
         connection, event_id = self.synced(world)
-        world.provider.take_out(WORK, event_id)  # type: ignore[arg-type]
-        world.sync(booking(2), connection)  # type: ignore[arg-type]
+        world.provider.take_out(WORK, event_id)
+        world.sync(booking(2), connection)
         world.push()
         event = world.report().events[0]
         assert event.state is SYNCED
@@ -239,7 +239,7 @@ class TestOwnersWhoMeddle:
 
     def test_cancelling_what_is_gone_succeeds(self, world: World) -> None:
         _connection, event_id = self.synced(world)
-        world.provider.take_out(WORK, event_id)  # type: ignore[arg-type]
+        world.provider.take_out(WORK, event_id)
         world.sync(cancelled())
         assert world.push() == ["removed"]
 
@@ -257,7 +257,7 @@ class TestOwnersWhoMeddle:
         world.provider.fail_next(CalendarGone("gone"))
         assert world.push() == ["deferred"]
         assert world.report().events[0].state is PENDING
-        world.sync(booking(3), connection)  # type: ignore[arg-type]
+        world.sync(booking(3), connection)
         assert world.push() == ["synced"]
         assert world.in_calendar() == [Interval(NOON, NOON + HOUR)]
 
@@ -274,13 +274,13 @@ class TestOwnersWhoMeddle:
 
     def test_an_event_that_its_owner_edited_is_set_right_by_the_next_revision(self, world: World) -> None:
         connection, event_id = self.synced(world)
-        world.provider.touch(WORK, event_id)  # type: ignore[arg-type]
-        world.sync(booking(2, title="New"), connection)  # type: ignore[arg-type]
+        world.provider.touch(WORK, event_id)
+        world.sync(booking(2, title="New"), connection)
         assert world.push() == ["synced"]
 
     def test_an_event_that_its_owner_edited_is_cancelled_all_the_same(self, world: World) -> None:
         _connection, event_id = self.synced(world)
-        world.provider.touch(WORK, event_id)  # type: ignore[arg-type]
+        world.provider.touch(WORK, event_id)
         world.sync(cancelled())
         assert world.push() == ["removed"]
         assert world.in_calendar() == []

@@ -180,11 +180,6 @@ class Incoming:
 
     def _take(self, length: int) -> bytes:
         start, self._at = self._at, self._at + length
-        if start == 0 and self._at == len(self._buffer):
-            # The usual case, without a copy of the rest.
-            taken = bytes(self._buffer)
-            self._buffer, self._at = bytearray(), 0
-            return taken
         with memoryview(self._buffer) as view:
             return bytes(view[start : self._at])
 

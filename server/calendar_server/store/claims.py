@@ -61,7 +61,7 @@ def claim(
         return [], "", 0
     clock, mailboxes = database.clock, sorted({mailbox for _, mailbox in due})
     rows_now: Statement = (
-        f"SELECT {', '.join(f'o.{name}' for name in columns)} FROM outbox o WHERE o.id IN ({_marks(due)}) "  # noqa: S608
+        f"SELECT {', '.join(f'o.{name}' for name in columns)} FROM outbox o WHERE o.id IN ({_marks(due)}) "  # noqa: S608 — names are our own
         f"AND {_claimable(clock)} ORDER BY o.due_at, o.id{database.locked_or_skipped('o')}",
         tuple(id for id, _ in due),
     )
@@ -78,7 +78,7 @@ def claim(
             return [], "", 0
         token, until = f"{owner}.{secrets.token_hex(16)}", now + round(lease_s * SECOND)
         database.execute_later(
-            "UPDATE outbox SET attempts = attempts + CASE WHEN lease_token <> '' THEN 1 ELSE 0 END, "  # noqa: S608
+            "UPDATE outbox SET attempts = attempts + CASE WHEN lease_token <> '' THEN 1 ELSE 0 END, "  # noqa: S608 — placeholders alone
             f"lease_token = ?, lease_until = ? WHERE id IN ({_marks(taken)})",
             token,
             until,

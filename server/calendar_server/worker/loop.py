@@ -73,8 +73,8 @@ class Worker:
         self._stopping = threading.Event()
         self._running: dict[tuple[str, str], tuple[OutboxRow, float]] = {}
         """By id and lease, the rows being pushed and when that began. One that hung may be there a second time."""
-        self._queue: deque[tuple[OutboxRow, Load | None]] = deque()
-        """Claimed ahead: while there is a backlog, a thread that comes free goes on at once."""
+        self._queue: deque[tuple[OutboxRow, Load | None, float]] = deque()
+        """Claimed ahead, and when: while there is a backlog, a thread that comes free goes on at once."""
         self._backlog = False
         self._ending = False
         self._left: list[OutboxRow] = []
@@ -119,7 +119,7 @@ class Worker:
         self._ended.set()
         self._heart.join()
         with suppress(StoreUnavailable):
-            for row, _ in self._queue:
+            for row, _, _ in self._queue:
                 # Nothing was tried.
                 self._store.outbox.release(row.id, row.lease_token)
             self._give_back()
@@ -149,7 +149,7 @@ class Worker:
         )
         loads = self._loaded(rows)
         with self._lock:
-            self._queue.extend((row, loads.get(row.id)) for row in rows)
+            self._queue.extend((row, loads.get(row.id), self._claimed_at) for row in rows)
             self._begin_queued()
         self._backlog = len(rows) == wanted
         if self._backlog:
@@ -169,7 +169,7 @@ class Worker:
         # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
         free = min(self._push_threads + slow, self._push_threads * SLOW_THREADS) - len(self._running)
         while free > 0 and self._queue:
-            row, load = self._queue.popleft()
+            row, load, _ = self._queue.popleft()
             self._running[_lease(row)] = (row, now)
             self._threads.submit(self._run, row, load)
             free -= 1
@@ -180,7 +180,7 @@ class Worker:
         try:
             return self._store.loads.of(rows)
         except Exception:
-            # They are claimed: they have to begin, and to end.
+            # They are claimed, so they have to begin, and to end: each reads for itself, and tells what is wrong.
             _log.warning("loads_missing", exc_info=True)
             return {}
 
@@ -224,7 +224,7 @@ class Worker:
             now = time.monotonic()
             with self._lock:
                 held = [row for row, began in self._running.values() if now - began < self._hold_s]
-                held += [row for row, _ in self._queue]
+                held += [row for row, _, claimed in self._queue if now - claimed < self._hold_s]
             self._extend(held)
 
     def _extend(self, held: Sequence[OutboxRow]) -> None:
