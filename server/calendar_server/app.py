@@ -722,8 +722,12 @@ def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.
             seen = count
             for wake in wakes:
                 wake()
+            # Our own pushes are hints, too, hundreds a second: each wake is for all that came meanwhile.
+            stop.wait(HINTS_S)
 
 
+HINTS_S = 0.02
+"""Seconds in which hints are gathered after one was passed on."""
 KEEP_WATCHES_EVERY_S = 1.0
 
 

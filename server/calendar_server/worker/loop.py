@@ -33,6 +33,8 @@ GATHER_S = 0.02
 """Seconds in which threads that come free are gathered while most others are busy: one claim is for all of them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
+AHEAD = 3
+"""Times as many rows as pushes at once that are claimed ahead at most, where there is a backlog and pushes are quick."""
 SLOW_S = 2.0
 """Seconds after which a push counts as one that hangs."""
 SLOW_THREADS = 3
@@ -76,6 +78,10 @@ class Worker:
         self._queue: deque[tuple[OutboxRow, Load | None, float]] = deque()
         """Claimed ahead, and when: while there is a backlog, a thread that comes free goes on at once."""
         self._backlog = False
+        self._done = 0
+        """Pushes that ended since the last claim."""
+        self._ahead = 0
+        """Rows that the queue is to hold."""
         self._ending = False
         self._left: list[OutboxRow] = []
         """Rows whose push ended without an outcome on disk; our leases on them are still to be ended."""
@@ -135,15 +141,19 @@ class Worker:
             self._expired_at = time.monotonic()
             self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
-            free, queued = self._begin_queued(), len(self._queue)
-        # As much again as may run, where the last claim left something behind; beside idle workers that would be greed.
-        wanted = free + (self._push_threads - queued if self._backlog else 0)
-        if wanted <= 0:
+            free, queued, done = self._begin_queued(), len(self._queue), self._done
+            # Where the last claim left something behind: enough for the time of two claims, and no more than that, for
+            # beside idle workers it would be greed.
+            self._ahead = min(max(done * 2, self._push_threads), self._push_threads * AHEAD) if self._backlog else 0
+        wanted = free + max(0, self._ahead - queued)
+        if wanted <= 0 or self._plenty(queued):
             return self._poll_s
         left_s = self._claimed_at + GATHER_S - time.monotonic()
         if wanted * 2 < self._push_threads and left_s > 0:
             return left_s
         self._claimed_at = time.monotonic()
+        with self._lock:
+            self._done = 0
         rows = self._store.outbox.claim(
             limit=wanted, lease_s=self._lease_s, mailbox_limit=self._mailbox_pushes, owner=self._owner
         )
@@ -161,6 +171,10 @@ class Worker:
         # What is due and was not claimed just now cannot be: to ask again and again would only load the database.
         shortest_s = BLOCKED_PAUSE_S if left_s <= 0 and not rows else SHORTEST_PAUSE_S
         return min(self._poll_s, max(shortest_s, left_s))
+
+    def _plenty(self, queued: int) -> bool:
+        """Whether there is enough to go on with: the loop is not needed, and one larger claim is cheaper than two."""
+        return queued * 2 > self._ahead
 
     def _begin_queued(self) -> int:
         """Under the lock: begin what is queued, as far as it fits. Answers how many more would fit."""
@@ -199,7 +213,10 @@ class Worker:
                 del self._running[_lease(row)]
                 if not self._ending:
                     self._begin_queued()
-            self._woken.set()
+                self._done += 1
+                plenty = self._plenty(len(self._queue))
+            if not plenty:
+                self._woken.set()
 
     def _leave(self, row: OutboxRow) -> None:
         with self._lock:
