@@ -6,6 +6,7 @@ import dataclasses
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from calendar_server.errors import ProviderUnavailable
 from calendar_server.store.loads import Load
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import Store, StoreError
-from calendar_server.worker.loop import Worker
+from calendar_server.worker.loop import AHEAD_MOST, Worker
 from tests.usecases.conftest import HOUR, WORK, World, booking, build_world
 
 WAIT_S = 20.0
@@ -65,9 +66,11 @@ class Outbox:
         self._outbox = store.outbox
         self.failures: list[Exception] = []
         self.claims = 0
+        self.limits: list[int] = []
 
     def claim(self, **arguments: Any) -> list[OutboxRow]:
         self.claims += 1
+        self.limits.append(arguments["limit"])
         if self.failures:
             raise self.failures.pop(0)
         return self._outbox.claim(**arguments)
@@ -166,6 +169,37 @@ class TestWhenItPushes:
             world.sync(named(name), connection)
         with working(world, push_threads=2, mailbox_pushes=1) as running:
             assert {running.next() for _ in names} == {(name, "synced") for name in names}
+
+
+class TestBacklogs:
+    ROWS = 40
+
+    def claims(self, world: World, push_s: float) -> list[int]:
+        """How many rows each claim asked for, by a worker of two threads whose pushes take so long."""
+        connection, pushes, outbox = world.connect(), world.pushes, Outbox(world.store)
+        names = {f"b{number}" for number in range(self.ROWS)}
+        for name in names:
+            world.sync(named(name), connection)
+
+        class Lasting:
+            def push(self, row: OutboxRow, load: Load | None = None) -> str:
+                time.sleep(push_s)
+                return pushes.push(row, load)
+
+        lasting = dataclasses.replace(world, pushes=Lasting())  # type: ignore[arg-type]
+        store = Through(world.store, outbox)
+        with working(lasting, push_threads=2, mailbox_pushes=self.ROWS, store=store) as running:
+            assert {running.next() for _ in names} == {(name, "synced") for name in names}
+        return outbox.limits
+
+    def test_slow_pushes_have_as_many_claimed_ahead_as_run(self, world: World) -> None:
+        limits = self.claims(world, push_s=0.1)
+        # Two that came free, and two for the queue.
+        assert max(limits) == 4
+
+    def test_quick_pushes_have_more_claimed_ahead_but_within_bounds(self, world: World) -> None:
+        limits = self.claims(world, push_s=0)
+        assert 4 < max(limits) <= 2 + 2 * AHEAD_MOST
 
 
 class TestStopping:

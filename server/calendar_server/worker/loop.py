@@ -33,8 +33,10 @@ GATHER_S = 0.02
 """Seconds in which threads that come free are gathered while most others are busy: one claim is for all of them."""
 STORE_PAUSE_S = 1.0
 """Seconds to wait after the database was out of reach."""
-AHEAD = 3
-"""Times as many rows as pushes at once that are claimed ahead at most, where there is a backlog and pushes are quick."""
+AHEAD_S = 0.1
+"""Seconds for which work is claimed ahead while there is a backlog: some times what a claim takes under load."""
+AHEAD_MOST = 3
+"""Times as many rows as pushes at once that are claimed ahead at most."""
 SLOW_S = 2.0
 """Seconds after which a push counts as one that hangs."""
 SLOW_THREADS = 3
@@ -141,10 +143,8 @@ class Worker:
             self._expired_at = time.monotonic()
             self._store.outbox.expire(self._store.now(), self._keep)
         with self._lock:
-            free, queued, done = self._begin_queued(), len(self._queue), self._done
-            # Where the last claim left something behind: enough for the time of two claims, and no more than that, for
-            # beside idle workers it would be greed.
-            self._ahead = min(max(done * 2, self._push_threads), self._push_threads * AHEAD) if self._backlog else 0
+            free, queued = self._begin_queued(), len(self._queue)
+            self._ahead = self._rows_ahead() if self._backlog else 0
         wanted = free + max(0, self._ahead - queued)
         if wanted <= 0 or self._plenty(queued):
             return self._poll_s
@@ -171,6 +171,11 @@ class Worker:
         # What is due and was not claimed just now cannot be: to ask again and again would only load the database.
         shortest_s = BLOCKED_PAUSE_S if left_s <= 0 and not rows else SHORTEST_PAUSE_S
         return min(self._poll_s, max(shortest_s, left_s))
+
+    def _rows_ahead(self) -> int:
+        """What the queue is to hold where the last claim left something behind; beside idle workers more would be greed."""
+        per_s = self._done / max(GATHER_S, time.monotonic() - self._claimed_at)
+        return max(self._push_threads, min(round(per_s * AHEAD_S), self._push_threads * AHEAD_MOST))
 
     def _plenty(self, queued: int) -> bool:
         """Whether there is enough to go on with: the loop is not needed, and one larger claim is cheaper than two."""
