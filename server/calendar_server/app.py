@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import secrets
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Generic, TypeVar
 from calendar_server.config import Config, ConfigError
 from calendar_server.core.model import ConnectionId, ProviderName
 from calendar_server.errors import StoreUnavailable
+from calendar_server.interpreter import give_large_back, keep_garbage_small, set_turns
 from calendar_server.measures import Scope, measure
 from calendar_server.metrics import STORE_WAITS, Metrics
 from calendar_server.observed import ObservedConnects, ObservedProvider, ObservedWatcher, conversations
@@ -64,12 +64,6 @@ P = TypeVar("P")
 
 SPARE_THREADS = 16
 """Threads of the gRPC server that waiting calls leave to others."""
-TURN_S = 0.002
-"""Seconds that a thread of the server may keep the interpreter while others wait for it, less than the usual 5 ms: the
-slowest calls beside servers that attack were half as slow at worst, measured. With a quarter of it they were faster still,
-but the median call beside an expansion took half as long again."""
-GARBAGE_OBJECTS = 10_000
-"""New objects that may hold others, until it is looked which of them nobody holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +134,10 @@ def build(
     except ValueError as error:
         raise ConfigError([f"CALENDAR_EGRESS_ALLOW: {error}"]) from error
     metrics, tracer = Metrics(), open_tracer(process)
-    conversation = conversations(metrics, tracer)
-    egress = Egress(allow=allow, exchange_s=config.exchange_s, answer_bytes=config.answer_bytes)
+    egress = Egress(
+        allow=allow, exchange_s=config.exchange_s, answer_bytes=config.answer_bytes, held_bytes=config.held_bytes
+    )
+    conversation = conversations(metrics, tracer, within=egress.conversation)
     expander = Expander(
         processes=config.expand_processes,
         event_s=config.expand_event_s,
@@ -499,7 +495,8 @@ def serve(
     # Imported here so that the other commands start without gRPC and the web server.
     from calendar_server.rpc.server import build_server
 
-    sys.setswitchinterval(TURN_S)
+    set_turns()
+    give_large_back()
     stop = _stop_event()
     store = Store.open(config.database_url)
     # SQLite has one server: caches and waits of two would not know of each other. Workers and commands may be many.
@@ -586,18 +583,6 @@ def _warm(service: Service) -> None:
         keep_garbage_small()
 
 
-def keep_garbage_small() -> None:
-    """Look for garbage only among what calls leave behind, and less often.
-
-    The libraries are hundreds of thousands of objects that stay; to look through them all, again and again while calendars
-    are read, took a seventh of the time of reading, measured. Rings of objects that nobody holds any more, which are all
-    that is collected so, are few here: they may wait until there are ten thousand new objects.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
-
-
 def _sidecar(service: Service, dispatch: Dispatch, stop: threading.Event, beside: Sequence[ProcessBeside]) -> Sidecar:
     from calendar_server.sidecar import api, oauth
     from calendar_server.sidecar.app import Sidecar
@@ -663,7 +648,8 @@ def work(
 
     ``owner`` names its leases; those that a dead worker of that name has left are free at once.
     """
-    sys.setswitchinterval(TURN_S)
+    set_turns()
+    give_large_back()
     os.nice(5)
     stop = _stop_event()
     store = Store.open(config.database_url) if beside_server else open_store(config)
@@ -713,6 +699,10 @@ def _worker_sidecar(service: Service, stop: threading.Event) -> Sidecar | None:
     return sidecar
 
 
+HINTS_S = 0.02
+"""Seconds in which hints are gathered after one was passed on."""
+
+
 def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.Event) -> None:
     """Wake the loops when something was committed, here or elsewhere."""
     seen = store.changes.count
@@ -726,8 +716,6 @@ def _pass_on(store: Store, wakes: Sequence[Callable[[], None]], stop: threading.
             stop.wait(HINTS_S)
 
 
-HINTS_S = 0.02
-"""Seconds in which hints are gathered after one was passed on."""
 KEEP_WATCHES_EVERY_S = 1.0
 
 

@@ -156,6 +156,12 @@ class Config:
     exchange_s: float = setting("CALENDAR_EXCHANGE_S", 10.0, "Seconds for one exchange with a provider.", low=0.1)
     call_s: float = setting("CALENDAR_CALL_S", 14.0, "Seconds for the provider work of one call.", low=0.5, high=600)
     answer_bytes: int = setting("CALENDAR_ANSWER_BYTES", 8_000_000, "Bytes of one answer of a provider.", low=1000)
+    held_bytes: int = setting(
+        "CALENDAR_HELD_BYTES",
+        32_000_000,
+        "Bytes of answers that all provider conversations of a process may hold together, beyond 256 000 of each.",
+        low=1e6,
+    )
     reconcile_s: int = setting(
         "CALENDAR_RECONCILE_S",
         3600,

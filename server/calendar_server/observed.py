@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from calendar_server.core.model import (
@@ -38,8 +38,10 @@ Conversation = Callable[[ProviderName, str], AbstractContextManager[None]]
 """Around one conversation with a provider, by its verb."""
 
 
-def conversations(metrics: Metrics, tracer: Tracer) -> Conversation:
-    """Tell these of each conversation."""
+def conversations(
+    metrics: Metrics, tracer: Tracer, within: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Conversation:
+    """Tell these of each conversation, which takes place ``within`` that."""
 
     @contextmanager
     def conversation(provider: ProviderName, verb: str) -> Iterator[None]:
@@ -47,7 +49,8 @@ def conversations(metrics: Metrics, tracer: Tracer) -> Conversation:
         reason = "OK"
         with tracer.span(f"provider {verb}", kind="client", provider=str(provider), verb=verb) as span:
             try:
-                yield
+                with within():
+                    yield
             except BaseException as error:
                 reason = reason_of(error)
                 raise

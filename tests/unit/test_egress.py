@@ -14,6 +14,7 @@ import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from cryptography.x509.oid import NameOID
 from calendar_server.errors import CalendarError, ForbiddenDestination, ProviderUnavailable
 from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
-from calendar_server.providers.egress import AllowList, Answer, AnswerTooLarge, Egress
+from calendar_server.providers.egress import HELD_BYTES, AllowList, Answer, AnswerTooLarge, Egress
 from calendar_server.providers.egress_gate import Gate
 from calendar_server.providers.egress_http import PIECE_BYTES, PIECES_MAX
+from calendar_server.providers.egress_share import FREE_BYTES, STEP_BYTES
 from calendar_server.providers.egress_wire import client_context
 from tests.fakes.raw_server import Handler, RawConnection, RawRequest, RawServer, answer
 
@@ -88,6 +90,7 @@ def way_out(
     names: Names | None = None,
     exchange_s: float = 5.0,
     answer_bytes: int = ANSWER_BYTES,
+    held_bytes: int = HELD_BYTES,
     tls: ssl.SSLContext | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Egress]:
@@ -95,6 +98,7 @@ def way_out(
         allow=AllowList.parse(allow),
         exchange_s=exchange_s,
         answer_bytes=answer_bytes,
+        held_bytes=held_bytes,
         resolver=names or Names(),
         tls=tls or AUTHORITIES,
         clock=clock,
@@ -145,6 +149,39 @@ def test_several_challenges_stay_apart(egress: Egress) -> None:
         'Basic realm="a, b"',
         "Digest x=1",
     ]
+
+
+def test_conversations_hold_only_so_much_together() -> None:
+    large = answer(200, b"x" * (FREE_BYTES + 1000))
+    with way_out(answer_bytes=10**6, held_bytes=STEP_BYTES) as egress, RawServer(sends(large)) as server:
+        with ThreadPoolExecutor(2) as threads, threads_hold(egress, server.url, threads, 2):
+            # One that fits, and one beyond.
+            with pytest.raises(ProviderUnavailable, match="Too many large"):
+                get(egress, server.url, within_s=0.3)
+            with RawServer(hello) as other:
+                assert get(egress, other.url).body == b"hello"
+        assert len(get(egress, server.url).body) == FREE_BYTES + 1000
+
+
+@contextlib.contextmanager
+def threads_hold(egress: Egress, url: str, threads: ThreadPoolExecutor, count: int) -> Iterator[None]:
+    """So many conversations that go on after they were answered."""
+    ends, answered = threading.Event(), threading.Semaphore(0)
+
+    def converse() -> None:
+        with egress.conversation():
+            get(egress, url)
+            answered.release()
+            ends.wait(20)
+
+    conversations = [threads.submit(converse) for _ in range(count)]
+    try:
+        assert all(answered.acquire(timeout=20) for _ in conversations)
+        yield
+    finally:
+        ends.set()
+    for each in conversations:
+        each.result(20)
 
 
 def test_a_request_arrives_as_it_was_meant(egress: Egress) -> None:

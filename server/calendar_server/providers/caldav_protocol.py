@@ -26,6 +26,7 @@ from caldav.elements.base import BaseElement
 from lxml import etree
 
 from calendar_server.errors import ProviderUnavailable
+from calendar_server.providers.egress_share import too_many_large
 
 # The package would write bodies of answers to the log, and serialise each of them to find out that nobody listens.
 logging.getLogger("caldav").setLevel(logging.CRITICAL)
@@ -295,11 +296,11 @@ class _Turns:
     def turn(self, wait_s: float) -> Iterator[None]:
         end = time.monotonic() + wait_s
         if not self._lock.acquire(timeout=wait_s):
-            raise _too_many()
+            raise too_many_large()
         try:
             rest_s = self._rests_until - time.monotonic()
             if rest_s > end - time.monotonic():
-                raise _too_many()
+                raise too_many_large()
             if rest_s > 0:
                 time.sleep(rest_s)
             began = time.thread_time()
@@ -317,10 +318,6 @@ _turns = _Turns()
 def turn(body: bytes, wait_s: float = LARGE_WAIT_S) -> AbstractContextManager[None]:
     """Around taking in an answer: large ones wait for each other. ``ProviderUnavailable`` if that takes too long."""
     return nullcontext() if len(body) < LARGE else _turns.turn(wait_s)
-
-
-def _too_many() -> ProviderUnavailable:
-    return ProviderUnavailable("Too many large calendars are being read at the moment.")
 
 
 def _tree(body: bytes) -> etree._Element:

@@ -6,6 +6,7 @@ One ``exchange`` is one request and one answer. Its bounds
     time         ``exchange_s`` or the caller's deadline, whichever is sooner, from the look-up to the last byte.
     bytes        ``answer_bytes`` for head and body as they come in, of which the head (interim answers included) gets
                  ``HEAD_BYTES_MAX``; a body may not come in many tiny chunks (``PIECES_MAX``).
+    memory       what all conversations hold of answers, ``held_bytes`` and a little for each (``egress_share``).
     form         HTTP/1.1, identity encoding; no cookies, no proxies, no redirects followed.
 
 Lines (connections) are kept for further exchanges with the same origin, for at most ``LINE_AGE_S`` from dialling: so
@@ -20,6 +21,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 from calendar_server.errors import ForbiddenDestination
@@ -29,6 +31,7 @@ from calendar_server.providers.egress_gate import Gate, Resolver, system_resolve
 from calendar_server.providers.egress_http import Question
 from calendar_server.providers.egress_line import Answer, Line, Origin, StaleLine, broken
 from calendar_server.providers.egress_probe import Handshake, look
+from calendar_server.providers.egress_share import Shares
 from calendar_server.providers.egress_wire import Allowance, AnswerTooLarge, client_context
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 HEAD_BYTES_MAX = 100_000
+HELD_BYTES = 32_000_000
 # What a handshake may take besides the answer, and what TLS adds to it.
 TLS_BYTES = 256_000
 # Links that servers hand out (sync tokens, pages) are longer than what people type.
@@ -69,6 +73,7 @@ class Egress:
         allow: AllowList,
         exchange_s: float,
         answer_bytes: int,
+        held_bytes: int = HELD_BYTES,
         resolver: Resolver = system_resolver,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -77,6 +82,7 @@ class Egress:
         self._gate = Gate(allow, resolver)
         self._exchange_s = exchange_s
         self._answer_bytes = answer_bytes
+        self._shares = Shares(held_bytes)
         self._tls = client_context() if tls is None else tls
         self._clock = clock
         self._lines = _Lines(clock)
@@ -136,6 +142,10 @@ class Egress:
                     raise broken() from None
         return self._ask(Line(origin, question.parts, self._gate, self._tls, self._clock()), question, limit)
 
+    def conversation(self) -> AbstractContextManager[object]:
+        """Around exchanges whose answers, or what is made of them, are held until the end of them all."""
+        return self._shares.share()
+
     def probe(self, url: str, deadline: Deadline, *, trusted: bool = False) -> Handshake:
         """Look at the certificate of the URL's host, and ask nothing. Raises what ``check`` raises."""
         parts, limit = _parts(url), self._limit(deadline)
@@ -152,8 +162,9 @@ class Egress:
     def _ask(self, line: Line, question: Question, limit: Deadline) -> Answer:
         """One request and its answer on this line, which is then kept if it may be."""
         head_bytes = min(HEAD_BYTES_MAX, self._answer_bytes)
-        allowance = Allowance(limit, head_bytes, on_wire_max=2 * self._answer_bytes + TLS_BYTES)
-        answer = line.ask(question, allowance, self._answer_bytes)
+        with self._shares.share() as share:
+            allowance = Allowance(limit, head_bytes, on_wire_max=2 * self._answer_bytes + TLS_BYTES, share=share)
+            answer = line.ask(question, allowance, self._answer_bytes)
         self._lines.put(line)
         return answer
 

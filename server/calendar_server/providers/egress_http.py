@@ -144,7 +144,7 @@ class Incoming:
         """Take in more. False at the orderly end of the line."""
         allowance = self._allowance
         data = self._wire.receive(allowance.room(), allowance)
-        allowance.received += len(data)
+        allowance.came(len(data))
         if self._at:
             del self._buffer[: self._at]
             self._at = 0

@@ -24,6 +24,7 @@ import certifi
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.addresses import Address
 from calendar_server.providers.base import Deadline
+from calendar_server.providers.egress_share import Share
 
 READ_BYTES = 64 * 1024
 DIALLED_MAX = 4
@@ -53,6 +54,14 @@ class Allowance:
     received: int = 0
     on_wire: int = 0
     in_head: bool = True
+    share: Share | None = None
+    """Where it counts what came in, for all conversations together."""
+
+    def came(self, count: int) -> None:
+        """So many bytes of the answer came in. Raises ``ProviderUnavailable`` when there is no place for more of them."""
+        self.received += count
+        if self.share is not None:
+            self.share.add(count, self.deadline)
 
     def seconds(self) -> float:
         """Time left, more than 0. Raises ``ProviderUnavailable`` when it is over."""
