@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -86,14 +87,20 @@ class Property(NamedTuple):
         return _known_parameter(self.head, name) if len(self.head) < 100 else _parameter(self.head, name)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Component:
     """One component with the properties that matter here. Names are upper case."""
 
     name: str
-    properties: dict[str, list[Property]] = field(default_factory=dict)
-    components: list[Component] = field(default_factory=list)
-    damage: str = ""
+    properties: dict[str, list[Property]]
+    components: list[Component]
+    damage: str
+
+    def __init__(self, name: str):
+        self.name = name
+        self.properties = {}
+        self.components = []
+        self.damage = ""
 
     def all(self, name: str) -> list[Property]:
         return self.properties.get(name, [])
@@ -188,6 +195,7 @@ class _Reader:
     def read(self, text: str, at: int = 0, end: int = sys.maxsize) -> None:
         """Read the lines of a part of the text, each of them after its ``\\n``."""
         stack = self.stack
+        kept = stack[-1].properties if stack and stack[-1].name in _READ_INSIDE else None
         for match in _LINE.finditer(text, at, end):
             line, found, rest = match.groups()
             if found is None:
@@ -195,12 +203,18 @@ class _Reader:
                     stack[-1].damage = "a line without a value"
                 continue
             name = found.upper()
-            if name == "BEGIN":
-                self.damage = _begin(rest.strip().upper(), stack, self.calendars) or self.damage
-            elif name == "END":
-                self.damage = _end(rest.strip().upper(), stack) or self.damage
-            elif stack and stack[-1].name in _READ_INSIDE:
-                stack[-1].properties.setdefault(name, []).append(_property(name, line))
+            if name == "BEGIN" or name == "END":
+                if name == "BEGIN":
+                    self.damage = _begin(rest.strip().upper(), stack, self.calendars) or self.damage
+                else:
+                    self.damage = _end(rest.strip().upper(), stack) or self.damage
+                kept = stack[-1].properties if stack and stack[-1].name in _READ_INSIDE else None
+            elif kept is not None:
+                same = kept.get(name)
+                if same is None:
+                    kept[name] = [_property(name, line)]
+                else:
+                    same.append(_property(name, line))
 
     def document(self) -> Document:
         """What was read. Raises ``NotACalendar``."""
@@ -267,10 +281,12 @@ def _property(name: str, line: str) -> Property:
         if ":" in head and (not value.strip() or _VALUE_IN_HEAD.search(head)):
             # A value with another line behind, whose end was lost, or with something else: not to be read as either.
             head, _, value = line.partition(":")
-        return Property(name, head, value)
-    if '"' in line:
-        quoted = _QUOTED_HEAD.match(line)
-        if quoted is not None:
-            return Property(name, quoted[1], line[quoted.end() :])
-    head, _, value = line.partition(":")
-    return Property(name, head, value)
+    elif '"' in line and (quoted := _QUOTED_HEAD.match(line)) is not None:
+        head, value = quoted[1], line[quoted.end() :]
+    else:
+        head, _, value = line.partition(":")
+    return _tuple(Property, (name, head, value))
+
+
+_tuple: Callable[[type[Property], tuple[str, str, str]], Property] = tuple.__new__
+"""Makes a property in half the time that its own way takes."""
