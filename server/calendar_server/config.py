@@ -139,7 +139,7 @@ class Config:
         low=0.1,
         high=30,
     )
-    read_threads: int = setting("CALENDAR_READ_THREADS", 64, "Provider conversations at once.", low=4, high=512)
+    read_threads: int = setting("CALENDAR_READ_THREADS", 96, "Provider conversations at once.", low=4, high=512)
     push_threads: int = setting("CALENDAR_PUSH_THREADS", 16, "Pushes at once in a worker.", high=256)
     mailbox_pushes: int = setting("CALENDAR_MAILBOX_PUSHES", 4, "Pushes at once into one connection.", high=64)
     lease_s: int = setting(
