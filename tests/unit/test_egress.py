@@ -27,7 +27,15 @@ from cryptography.x509.oid import NameOID
 from calendar_server.errors import CalendarError, ForbiddenDestination, ProviderUnavailable
 from calendar_server.providers.addresses import parse_url
 from calendar_server.providers.base import Deadline
-from calendar_server.providers.egress import HELD_BYTES, AllowList, Answer, AnswerTooLarge, Egress
+from calendar_server.providers.egress import (
+    HELD_BYTES,
+    LINES_MAX,
+    LINES_PER_ORIGIN_MAX,
+    AllowList,
+    Answer,
+    AnswerTooLarge,
+    Egress,
+)
 from calendar_server.providers.egress_gate import Gate
 from calendar_server.providers.egress_http import PIECE_BYTES, PIECES_MAX
 from calendar_server.providers.egress_share import FREE_BYTES, STEP_BYTES
@@ -925,6 +933,60 @@ def test_many_threads_go_out_at_once(egress: Egress) -> None:
             thread.join()
         assert len(server.connections) <= 8
     assert bodies == [b"its own"] * 40
+
+
+class AtOnce:
+    """Answers when so many requests have come, and counts the lines that ended after that."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.barrier = threading.Barrier(count)
+        self.ended = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: RawRequest, connection: RawConnection) -> None:
+        self.barrier.wait(20)
+        connection.send(answer(200, b"hello"))
+        if connection.socket.recv(1, socket.MSG_PEEK) == b"":
+            with self._lock:
+                self.ended += 1
+
+    def ask(self, egress: Egress, url: str) -> None:
+        with ThreadPoolExecutor(self.count) as threads:
+            for each in [threads.submit(get, egress, url) for _ in range(self.count)]:
+                assert each.result(20).body == b"hello"
+
+
+def test_as_many_lines_as_were_needed_at_once_are_used_again(egress: Egress) -> None:
+    handler = AtOnce(40)
+    with RawServer(handler) as server:
+        for _ in range(3):
+            handler.ask(egress, server.url)
+        assert len(server.connections) == 40
+
+
+def test_there_is_a_bound_on_the_lines_that_are_kept_of_one_origin(egress: Egress) -> None:
+    handler = AtOnce(LINES_PER_ORIGIN_MAX + 4)
+    with RawServer(handler) as server:
+        handler.ask(egress, server.url)
+        until = time.monotonic() + 10
+        while handler.ended < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert handler.ended == 4
+
+
+def test_there_is_a_bound_on_the_lines_that_are_kept_of_all_origins(egress: Egress) -> None:
+    handlers = [AtOnce(LINES_MAX // 3 + 4) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        for handler in handlers:
+            handler.ask(egress, stack.enter_context(RawServer(handler)).url)
+        until = time.monotonic() + 10
+        while handlers[0].ended < 12 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        # The oldest go.
+        assert [handler.ended for handler in handlers] == [12, 0, 0]
 
 
 def test_closing_ends_the_kept_lines(egress: Egress) -> None:

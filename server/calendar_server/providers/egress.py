@@ -20,6 +20,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -55,8 +56,10 @@ LINK_BYTES_MAX = 16_384
 
 LINE_AGE_S = 60.0
 LINE_IDLE_S = 15.0
-LINES_MAX = 64
-LINES_PER_ORIGIN_MAX = 16
+LINES_MAX = 192
+LINES_PER_ORIGIN_MAX = 96
+"""As many as may be read of one host at once: to dial costs more than an exchange, with TLS many times more."""
+SWEEP_S = 1.0
 
 # What may be sent again when a kept line turns out to be dead: requests that change nothing (RFC 9110 §9.2.1).
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT"})
@@ -175,7 +178,9 @@ class _Lines:
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: list[Line] = []
+        self._waiting: dict[Origin, deque[Line]] = {}
+        self._count = 0
+        self._swept_at = clock()
         self._closed = False
 
     def take(self, origin: Origin, method: str) -> Line | None:
@@ -183,46 +188,66 @@ class _Lines:
         idle_s = LINE_IDLE_S if method in _REPEATABLE else _FRESH_S
         while True:
             with self._lock:
-                ended = self._take_out_ended()
-                fit = [
-                    line for line in self._waiting if line.origin == origin and self._clock() - line.kept_at <= idle_s
-                ]
-                line = fit[-1] if fit else None
-                if line is not None:
-                    self._waiting.remove(line)
+                ended = self._sweep()
+                waiting = self._waiting.get(origin)
+                fits = bool(waiting) and self._clock() - waiting[-1].kept_at <= idle_s  # type: ignore[index]
+                line = self._out(origin, newest=True) if fits else None
             _close_all(ended)
-            if line is None or line.is_whole():
+            if line is None or (not self._is_over(line) and line.is_whole()):
                 return line
             line.close()
 
     def put(self, line: Line) -> None:
         """Keep the line if it can be used again, else end it."""
         with self._lock:
-            ended = self._take_out_ended()
-            if self._closed or not line.may_be_kept():
+            ended = self._sweep()
+            if self._closed or not line.may_be_kept() or self._is_over(line):
                 ended.append(line)
             else:
                 line.kept_at = self._clock()
-                self._waiting.append(line)
-                same = [other for other in self._waiting if other.origin == line.origin]
-                crowd = same if len(same) > LINES_PER_ORIGIN_MAX else self._waiting
-                if len(same) > LINES_PER_ORIGIN_MAX or len(self._waiting) > LINES_MAX:
-                    ended.append(crowd[0])
-                    self._waiting.remove(crowd[0])
+                same = self._waiting.setdefault(line.origin, deque())
+                same.append(line)
+                self._count += 1
+                if len(same) > LINES_PER_ORIGIN_MAX:
+                    ended.append(self._out(line.origin, newest=False))
+                elif self._count > LINES_MAX:
+                    oldest = min(self._waiting, key=lambda origin: self._waiting[origin][0].kept_at)
+                    ended.append(self._out(oldest, newest=False))
         _close_all(ended)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            ended, self._waiting = self._waiting, []
+            ended = [line for waiting in self._waiting.values() for line in waiting]
+            self._waiting, self._count = {}, 0
         _close_all(ended)
 
-    def _take_out_ended(self) -> list[Line]:
+    def _out(self, origin: Origin, *, newest: bool) -> Line:
+        waiting = self._waiting[origin]
+        line = waiting.pop() if newest else waiting.popleft()
+        self._count -= 1
+        if not waiting:
+            del self._waiting[origin]
+        return line
+
+    def _is_over(self, line: Line) -> bool:
+        return self._clock() - line.made_at >= LINE_AGE_S
+
+    def _sweep(self) -> list[Line]:
+        """Take out what has waited too long, or was dialled too long ago; to look often would cost more than it saves."""
         now = self._clock()
-        ended = [
-            line for line in self._waiting if now - line.made_at >= LINE_AGE_S or now - line.kept_at >= LINE_IDLE_S
-        ]
-        self._waiting = [line for line in self._waiting if line not in ended]
+        if now - self._swept_at < SWEEP_S:
+            return []
+        self._swept_at = now
+        ended = []
+        for origin, waiting in list(self._waiting.items()):
+            kept = deque(line for line in waiting if not self._is_over(line) and now - line.kept_at < LINE_IDLE_S)
+            ended += [line for line in waiting if line not in kept]
+            self._count -= len(waiting) - len(kept)
+            if kept:
+                self._waiting[origin] = kept
+            else:
+                del self._waiting[origin]
         return ended
 
 
