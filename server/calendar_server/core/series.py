@@ -97,10 +97,11 @@ class Occurrence(NamedTuple):
     event: Event
 
 
-class _Original(NamedTuple):
-    local: datetime
-    end: Instant | None = None
-    """The end of a period given by RDATE."""
+class _Originals(NamedTuple):
+    """All originals of an event with their local times, and the ends of those that RDATE gives as a period."""
+
+    locals: dict[Instant, datetime]
+    ends: dict[Instant, Instant]
 
 
 def original_of(written: Moment, event: Event, context: Context) -> tuple[Instant, datetime]:
@@ -146,12 +147,12 @@ def expand(
     blocks = None if ranges else _often(event, component, replaced, search, context, problems)
     if blocks is not None:
         return blocks, problems
-    originals = _originals(event, component, search, context, problems)
+    originals, ends = _originals(event, component, search, context, problems)
     if "EXDATE" in component.properties or "EXRULE" in component.properties:
         removed = _removed(event, component, search, context, problems)
         keep = originals
         if removed.instants or removed.dates:
-            keep = {at: one for at, one in originals.items() if not removed.has(at, one.local)}
+            keep = {at: local for at, local in originals.items() if not removed.has(at, local)}
     else:
         keep = originals
     starts = [each.since for each in ranges]
@@ -159,18 +160,18 @@ def expand(
     window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
     exactly = None if event.length.days else event.length.seconds * SECOND
     for at in sorted(keep):
-        original = keep[at]
-        if replaces and replaced.has(at, original.local):
+        local = keep[at]
+        if replaces and replaced.has(at, local):
             continue
         governing = bisect_right(starts, at) if starts else 0
         if governing:
-            occurrence = _moved(at, original, event, ranges[governing - 1])
+            occurrence = _moved(at, local, event, ranges[governing - 1])
             touching = touches_with_travel(occurrence, reach(occurrence.event, context))
         else:
-            if exactly is not None and original.end is None:
+            if exactly is not None and at not in ends:
                 occurrence = Occurrence(at, at + exactly, event)
             else:
-                occurrence = _plain(at, original, event)
+                occurrence = Occurrence(at, ends[at] if at in ends else event.end(at, local), event)
             touching = touches_with_travel(occurrence, window)
         if touching:
             found.append(occurrence)
@@ -331,16 +332,11 @@ def single(event: Event) -> Occurrence:
     return Occurrence(first.start, first.end, event)
 
 
-def _plain(at: Instant, original: _Original, event: Event) -> Occurrence:
-    end = original.end if original.end is not None else event.end(at, original.local)
-    return Occurrence(at, end, event)
-
-
-def _moved(at: Instant, original: _Original, event: Event, governing: Range) -> Occurrence:
+def _moved(at: Instant, original: datetime, event: Event, governing: Range) -> Occurrence:
     """A later occurrence of a range: moved by as much as the range's own one, on the wall clock."""
     shape = governing.event
     if shape.all_day or event.all_day:
-        day = original.local.date() + (shape.start.local.date() - governing.local.date())
+        day = original.date() + (shape.start.local.date() - governing.local.date())
         local = datetime.combine(day, shape.start.local.time())
     else:
         local = shape.zone.local(at) + (shape.start.local - shape.zone.local(governing.since))
@@ -368,24 +364,26 @@ def _longest(length: Length) -> Instant:
 
 def _originals(
     event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
-) -> dict[Instant, _Original]:
-    found = {event.begins: _Original(event.start.local)}
+) -> _Originals:
+    found, ends = {event.begins: event.start.local}, {}
     rules, dates = component.all("RRULE"), component.all("RDATE")
     try:
         for at, local in _ruled(rules, event, search, context):
-            found.setdefault(at, _Original(local))
+            found.setdefault(at, local)
     except (RuleError, TooMuchWork, OverflowError) as error:
         raise _too_much(event, component, str(error)) from error
     if sum(line.value.count(",") + 1 for line in dates) > DATES_MAX:
         raise _too_much(event, component, f"it has more than {DATES_MAX} dates of its own")
     for line in dates:
         try:
-            for at, original in _added(line, event, context, problems):
-                if original.end is not None or at not in found:
-                    found[at] = original
+            for at, local, end in _added(line, event, context, problems):
+                if end is not None:
+                    found[at], ends[at] = local, end
+                else:
+                    found.setdefault(at, local)
         except (BadValue, OverflowError) as error:
             problems.append(Unreadable(f"An additional date of the event cannot be read: {error}."))
-    return found
+    return _Originals(found, ends)
 
 
 def _too_much(event: Event, component: Component, why: str) -> Unreadable:
@@ -398,7 +396,7 @@ def _too_much(event: Event, component: Component, why: str) -> Unreadable:
 
 def _added(
     line: Property, event: Event, context: Context, problems: list[Unreadable]
-) -> Iterator[tuple[Instant, _Original]]:
+) -> Iterator[tuple[Instant, datetime, Instant | None]]:
     for addition in additions(line):
         try:
             at, local = original_of(addition.start, event, context)
@@ -410,7 +408,7 @@ def _added(
                 Unreadable(f"An additional date cannot be read: {error}.", about - event.travel - EAST, latest)
             )
             continue
-        yield at, _Original(local, _period_end(at, local, addition.end, event, context))
+        yield at, local, _period_end(at, local, addition.end, event, context)
 
 
 def _period_end(
@@ -500,12 +498,13 @@ def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -
     rule, last, first, stop = _on_wall_clock(rule, event, search, context)
     # The additional days hold occurrences too, so the limit is looser here; it is counted exactly in `expand`.
     limit = 2 * context.limit + 10_000
+    instant, within_day = zone.instant, rule.within_day
     for local in occurrences(rule, event.start.local, first, stop, limit=limit, all_day=event.all_day):
-        at = zone.instant(local)
+        at = instant(local)
         if last is not None and at > last:
             continue
         yield at, local
-        if rule.within_day:
+        if within_day:
             again = _repeated(at, local, zone)
             if again is not None and (last is None or again <= last):
                 yield again, local
