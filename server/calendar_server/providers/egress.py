@@ -190,8 +190,9 @@ class _Lines:
             with self._lock:
                 ended = self._sweep()
                 waiting = self._waiting.get(origin)
-                fits = bool(waiting) and self._clock() - waiting[-1].kept_at <= idle_s  # type: ignore[index]
-                line = self._out(origin, newest=True) if fits else None
+                line = None
+                if waiting and self._clock() - waiting[-1].kept_at <= idle_s:
+                    line = self._out(origin, newest=True)
             _close_all(ended)
             if line is None or (not self._is_over(line) and line.is_whole()):
                 return line
