@@ -574,6 +574,22 @@ class TestUnknownIsNotFree:
         with pytest.raises(ProviderUnavailable):
             desk.read()
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"error": {"code": "ErrorInternalServerError"}}',
+            b'{"error": {"code": "ErrorInternalServerError"}, "timeZone": "UTC"}',
+            b"{}",
+            b'{"timeZone": 1}',
+        ],
+    )
+    def test_mailbox_settings_that_tell_no_zone_fail_it_too(self, desk: Desk, body: bytes) -> None:
+        # A zone that is told and not known is another matter: it stays so, and makes the event unreadable.
+        desk.mailbox.add(local(2), local(3), all_day=True)
+        desk.microsoft.fail_next(200, body=body, within="mailboxSettings")
+        with pytest.raises(ProviderUnavailable):
+            desk.read()
+
     @pytest.mark.parametrize("status", [429, 503])
     def test_being_asked_to_slow_down_tells_for_how_long(self, desk: Desk, status: int) -> None:
         desk.microsoft.fail_next(status, retry_after="7")

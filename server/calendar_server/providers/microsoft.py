@@ -236,7 +236,11 @@ class MicrosoftProvider:
         answer = self._graph.exchange(link, "GET", "me/mailboxSettings?$select=timeZone", deadline)
         if answer.status != 200:
             raise failure(answer, Doing.READ)
-        return text_of(json_of(answer), "timeZone")
+        told = json_of(answer)
+        zone = told.get("timeZone")
+        if "timeZone" not in told or not isinstance(zone, str | None):
+            raise ProviderUnavailable("Microsoft did not tell the mailbox's time zone.")
+        return zone or ""
 
 
 def _view_path(calendar_id: CalendarId, view: str, window: Interval, more: Mapping[str, str | int] = _NO_MORE) -> str:

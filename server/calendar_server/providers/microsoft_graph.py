@@ -190,12 +190,13 @@ def failure(answer: Answer, doing: Doing) -> CalendarError:
 
 
 def json_of(answer: Answer) -> Json:
-    """The JSON object of an answer. Raises ``ProviderUnavailable`` when it is none."""
+    """The JSON object of an answer. Raises ``ProviderUnavailable`` when it is none, or tells of an error, whatever its
+    status was."""
     try:
         values = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise ProviderUnavailable("Microsoft's answer could not be read.") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or "error" in values:
         raise ProviderUnavailable("Microsoft's answer could not be read.")
     return values
 
