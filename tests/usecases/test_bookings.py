@@ -237,6 +237,39 @@ class TestOwnersWhoMeddle:
         assert event.event_id != event_id
         assert len(world.in_calendar()) == 1
 
+    def test_one_that_is_hidden_for_a_moment_is_not_made_a_second_time(self, world: World) -> None:
+        connection, event_id = self.synced(world)
+        shelf = world.provider._shelves[WORK].written
+        hidden = shelf[event_id]
+        # The first look is answered falsely, then calendars are listed, and then it is there as it was.
+        world.provider.interruptions = [
+            lambda: shelf.pop(event_id),
+            lambda: None,
+            lambda: shelf.update({event_id: hidden}),
+        ]
+        world.sync(booking(2), connection)
+        assert world.push() == ["synced"]
+        assert [each.event_id for each in world.report().events] == [event_id]
+        assert len(world.in_calendar()) == 1
+
+    def test_a_server_that_has_lost_everything_for_a_moment_is_not_believed(self, world: World) -> None:
+        connection, event_id = self.synced(world)
+        shelf = world.provider._shelves[WORK].written
+        hidden = shelf[event_id]
+
+        def lost() -> None:
+            shelf.update({event_id: hidden})
+            raise ProviderUnavailable("down")
+
+        world.provider.interruptions = [lambda: shelf.pop(event_id), lost]
+        world.sync(booking(2), connection)
+        assert world.push() == ["deferred"]
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        world.store.outbox.put(dataclasses.replace(row, due_at=world.store.now()))
+        assert world.push() == ["synced"]
+        assert [each.event_id for each in world.report().events] == [event_id]
+        assert len(world.in_calendar()) == 1
+
     def test_cancelling_what_is_gone_succeeds(self, world: World) -> None:
         _connection, event_id = self.synced(world)
         world.provider.take_out(WORK, event_id)

@@ -192,6 +192,11 @@ class Pushes:
         for _ in range(LOOKS_MOST):
             known = None if untried else provider.find_event(link, _ref(row), deadline)
             if known is None and row.pushed_revision > 0:
+                # One answer is not enough to believe that it is gone, for under a new identity there would be two of it.
+                # A server that has lost its way for a moment does not list calendars either.
+                provider.list_calendars(link, deadline)
+                known = provider.find_event(link, _ref(row), deadline)
+            if known is None and row.pushed_revision > 0:
                 # It stood there and is gone: its owner deleted it, and this revision makes it again. Deleted ids may
                 # stay taken (Google's tombstones, trash bins), so the event gets a new one.
                 row = self._regenerate(row, link.connection, provider)
