@@ -179,7 +179,8 @@ DAMAGE: tuple[Callable[[str, random.Random], str | None], ...] = (spoil_a_value,
 def noisy(text: str, others: list[str], rng: random.Random) -> str:
     """Something between a calendar and nothing: a few changes of any kind."""
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
-        text = rng.choice(NOISE)(text, others, rng)
+        if text:
+            text = rng.choice(NOISE)(text, others, rng)
     return text[:200_000]
 
 
