@@ -108,6 +108,16 @@ class TestUnknownIsNotFree:
         with pytest.raises(ProviderUnavailable):
             busy_account.read()
 
+    def test_a_list_that_tells_of_an_error_about_something_else_is_no_list(self, busy_account: StrangeAccount) -> None:
+        inside = (
+            b'<?xml version="1.0"?><D:multistatus xmlns:D="DAV:"><D:response><D:href>/</D:href>'
+            b"<D:status>HTTP/1.1 500 Internal Server Error</D:status></D:response></D:multistatus>"
+        )
+        busy_account.dav.fail("REPORT", 403, contains="calendar-query")
+        busy_account.dav.fail("PROPFIND", 207, inside, contains="getcontenttype")
+        with pytest.raises(ProviderUnavailable):
+            busy_account.read()
+
     def test_a_body_that_is_cut_is_unavailable(self, busy_account: StrangeAccount) -> None:
         busy_account.dav.fail("REPORT", 207, EMPTY_LIST, cut=True)
         with pytest.raises(ProviderUnavailable):

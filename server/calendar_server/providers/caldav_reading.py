@@ -166,7 +166,11 @@ def list_members(session: Session, calendar_id: CalendarId, events_most: int) ->
     url = session.reach.url_of(calendar_id)
     answer = session.propfind(url, (protocol.ETAG, protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
     _there(answer)
-    return _members(session, calendar_id, answer, events_most)
+    found = _members(session, calendar_id, answer, events_most)
+    if any(member.broken and not listed.event_id.startswith(calendar_id) for listed, member in found):
+        # An error about something else, its root say, is about the whole: it is no list of the calendar.
+        raise ProviderUnavailable("The server could not tell what is in the calendar.")
+    return found
 
 
 def changed_since(
