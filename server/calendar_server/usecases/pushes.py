@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from calendar_server.core.booking import Happening, moved, retry_after_s
 from calendar_server.core.drift import Drift
@@ -236,11 +237,9 @@ class Pushes:
             known = provider.find_event(link, _ref(row), deadline)
             if known is None:
                 return
-            try:
+            # Looked at again whatever was answered: what stays behind after all would look like somebody else's, for good.
+            with suppress(PreconditionFailed):
                 provider.delete_event(self._guarded(link, row), _ref(row, known), known, deadline)
-                return
-            except PreconditionFailed:
-                continue
         raise ProviderUnavailable("The event keeps changing at the provider while it is taken out.")
 
     def _wanted_by_another(self, row: OutboxRow) -> bool:
