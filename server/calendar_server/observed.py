@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from calendar_server.core.model import (
@@ -39,7 +39,7 @@ Conversation = Callable[[ProviderName, str], AbstractContextManager[None]]
 
 
 def conversations(
-    metrics: Metrics, tracer: Tracer, within: Callable[[], AbstractContextManager[object]] = nullcontext
+    metrics: Metrics, tracer: Tracer, within: Callable[[], AbstractContextManager[object]]
 ) -> Conversation:
     """Tell these of each conversation, which takes place ``within`` that."""
 

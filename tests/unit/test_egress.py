@@ -951,6 +951,13 @@ class AtOnce:
             with self._lock:
                 self.ended += 1
 
+    def wait_for_ends(self, count: int) -> None:
+        """Wait for so many, and a moment longer: were there to be more, they would come then."""
+        until = time.monotonic() + 10
+        while self.ended < count and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)
+
     def ask(self, egress: Egress, url: str) -> None:
         with ThreadPoolExecutor(self.count) as threads:
             for each in [threads.submit(get, egress, url) for _ in range(self.count)]:
@@ -969,10 +976,7 @@ def test_there_is_a_bound_on_the_lines_that_are_kept_of_one_origin(egress: Egres
     handler = AtOnce(LINES_PER_ORIGIN_MAX + 4)
     with RawServer(handler) as server:
         handler.ask(egress, server.url)
-        until = time.monotonic() + 10
-        while handler.ended < 4 and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        handler.wait_for_ends(4)
         assert handler.ended == 4
 
 
@@ -981,10 +985,7 @@ def test_there_is_a_bound_on_the_lines_that_are_kept_of_all_origins(egress: Egre
     with contextlib.ExitStack() as stack:
         for handler in handlers:
             handler.ask(egress, stack.enter_context(RawServer(handler)).url)
-        until = time.monotonic() + 10
-        while handlers[0].ended < 12 and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        handlers[0].wait_for_ends(12)
         # The oldest go.
         assert [handler.ended for handler in handlers] == [12, 0, 0]
 

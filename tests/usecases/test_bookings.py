@@ -252,14 +252,17 @@ class TestOwnersWhoMeddle:
         assert [each.event_id for each in world.report().events] == [event_id]
         assert len(world.in_calendar()) == 1
 
-    def test_a_server_that_has_lost_everything_for_a_moment_is_not_believed(self, world: World) -> None:
+    @pytest.mark.parametrize("failure", [ProviderUnavailable("down"), CalendarGone("gone"), ProviderRefused("no")])
+    def test_a_server_that_has_lost_everything_for_a_moment_is_not_believed(
+        self, world: World, failure: Exception
+    ) -> None:
         connection, event_id = self.synced(world)
         shelf = world.provider._shelves[WORK].written
         hidden = shelf[event_id]
 
         def lost() -> None:
             shelf.update({event_id: hidden})
-            raise ProviderUnavailable("down")
+            raise failure
 
         world.provider.interruptions = [lambda: shelf.pop(event_id), lost]
         world.sync(booking(2), connection)
@@ -269,6 +272,48 @@ class TestOwnersWhoMeddle:
         assert world.push() == ["synced"]
         assert [each.event_id for each in world.report().events] == [event_id]
         assert len(world.in_calendar()) == 1
+
+    def test_a_cancelled_one_that_is_hidden_for_a_moment_is_taken_out(self, world: World) -> None:
+        _connection, event_id = self.synced(world)
+        shelf = world.provider._shelves[WORK].written
+        hidden = shelf[event_id]
+        world.provider.interruptions = [
+            lambda: shelf.pop(event_id),
+            lambda: None,
+            lambda: shelf.update({event_id: hidden}),
+        ]
+        world.sync(cancelled())
+        assert world.push() == ["removed"]
+        assert world.in_calendar() == []
+
+    def test_one_that_stays_although_it_was_said_to_be_taken_out_is_taken_out(self, world: World) -> None:
+        _connection, event_id = self.synced(world)
+        shelf = world.provider._shelves[WORK].written
+        hidden = shelf[event_id]
+        # The DELETE is answered as if there were nothing, or by somebody on the way.
+        world.provider.interruptions = [
+            lambda: None,
+            lambda: shelf.pop(event_id),
+            lambda: shelf.update({event_id: hidden}),
+        ]
+        world.sync(cancelled())
+        assert world.push() == ["removed"]
+        assert world.in_calendar() == []
+
+    def test_cancelling_what_is_gone_with_all_calendars_succeeds_in_the_end(self, world: World) -> None:
+        _connection, event_id = self.synced(world)
+        world.provider.take_out(WORK, event_id)
+        world.sync(cancelled())
+
+        def gone() -> None:
+            raise CalendarGone("gone")
+
+        world.provider.interruptions = [lambda: None, gone]
+        assert world.push() == ["deferred"]
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        world.store.outbox.put(dataclasses.replace(row, due_at=world.store.now(), attempts=GONE_TRIES - 1))
+        world.provider.interruptions = [lambda: None, gone]
+        assert world.push() == ["removed"]
 
     def test_cancelling_what_is_gone_succeeds(self, world: World) -> None:
         _connection, event_id = self.synced(world)

@@ -56,7 +56,7 @@ LOOKS_MOST = 4
 GENERATIONS_MOST = 3
 """New identities tried in one push when the provider says that an id is spent."""
 GONE_TRIES = 8
-"""Attempts to take an event out of a calendar that is listed and yet said to be gone, before that is told as a failure."""
+"""Attempts after which it is believed that an event or its calendar is gone, although the account says otherwise."""
 LOAD_S = 1.0
 """Seconds after which what a push begins with is read again."""
 LOOK_S = 0.1
@@ -191,12 +191,7 @@ class Pushes:
         # connection of the same account), the write says so, or meets that very event.
         untried = provider.makes_once and row.attempts == 0 and row.pushed_revision == 0
         for _ in range(LOOKS_MOST):
-            known = None if untried else provider.find_event(link, _ref(row), deadline)
-            if known is None and row.pushed_revision > 0:
-                # One answer is not enough to believe that it is gone, for under a new identity there would be two of it.
-                # A server that has lost its way for a moment does not list calendars either.
-                provider.list_calendars(link, deadline)
-                known = provider.find_event(link, _ref(row), deadline)
+            known = None if untried else self._look(row, link, provider, deadline)
             if known is None and row.pushed_revision > 0:
                 # It stood there and is gone: its owner deleted it, and this revision makes it again. Deleted ids may
                 # stay taken (Google's tombstones, trash bins), so the event gets a new one.
@@ -234,13 +229,32 @@ class Pushes:
         for _ in range(LOOKS_MOST):
             if self._wanted_by_another(row):
                 return
-            known = provider.find_event(link, _ref(row), deadline)
+            known = self._look(row, link, provider, deadline)
             if known is None:
                 return
             # Looked at again whatever was answered: what stays behind after all would look like somebody else's, for good.
             with suppress(PreconditionFailed):
                 provider.delete_event(self._guarded(link, row), _ref(row, known), known, deadline)
         raise ProviderUnavailable("The event keeps changing at the provider while it is taken out.")
+
+    def _look(self, row: OutboxRow, link: Link, provider: Provider, deadline: Deadline) -> RemoteEvent | None:
+        """The event as it stands; None where it does not.
+
+        Of one that was written a single answer is not enough to believe that it is gone: made again under a new identity
+        there would be two of it, and forgotten it would look like somebody else's. A server that has lost its way for a
+        moment does not list calendars either.
+        """
+        known = provider.find_event(link, _ref(row), deadline)
+        if known is None and row.pushed_revision > 0:
+            try:
+                provider.list_calendars(link, deadline)
+            except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
+                if row.attempts + 1 < GONE_TRIES:
+                    raise ProviderUnavailable(
+                        "The event is gone, and the account does not list its calendars."
+                    ) from error
+            known = provider.find_event(link, _ref(row), deadline)
+        return known
 
     def _wanted_by_another(self, row: OutboxRow) -> bool:
         """Whether the very same event is to stay for another connection: one account, connected by two owners."""
