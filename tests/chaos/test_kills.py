@@ -67,8 +67,8 @@ def test_killed_at_random_moments_every_booking_lands_once(
             assert verdict, str(verdict)
             with service.client() as client:
                 for booking_id in list(load.accepted)[:: 50 if LONG else 5]:
-                    states = {event.state for event in client.get_booking(booking_id).events}
-                    assert PENDING not in states
+                    # The calendar shows it a moment before that is on disk.
+                    assert eventually(lambda booking_id=booking_id: done(client, booking_id)), booking_id
         assert not google.problems
         assert not microsoft.problems
 
