@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,12 +18,24 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 START_S = 20.0
+PORTS = range(20_000, 32_768)
+TRIES = 100
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_port(ports: range = PORTS) -> int:
+    """A port of the loopback interface that nobody listens on at this moment.
+
+    None of those that the system hands out by itself (RFC 6056: 49152 and above; Linux: 32768 and above): one of them may go
+    to any connection while whoever was given it has not started yet, or starts again. Raises ``OSError`` if ``TRIES``
+    ports were taken.
+    """
+    # Not by `random`: tests set its seed, and two of them at once would look at the same ports.
+    chance = random.SystemRandom()
+    for _ in range(TRIES):
+        port = chance.choice(ports)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"{TRIES} of the ports {ports.start} to {ports.stop - 1} of 127.0.0.1 were tried and all were taken")
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:

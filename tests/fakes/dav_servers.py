@@ -19,6 +19,8 @@ from pathlib import Path
 
 import httpx
 
+from deploy.local import free_port
+
 START_S = 30.0
 ADMIN = "admin"
 ADMIN_PASSWORD = "the administrator's own"
@@ -107,7 +109,7 @@ def radicale(folder: Path, users: Mapping[str, str]) -> Iterator[DavServer]:
     everybody = {**users, ADMIN: ADMIN_PASSWORD}
     (folder / "users").write_text("".join(f"{name}:{password}\n" for name, password in everybody.items()))
     (folder / "rights").write_text(_RIGHTS)
-    port = _free_port()
+    port = free_port()
     (folder / "config").write_text(
         f"[server]\nhosts = 127.0.0.1:{port}\n"
         f"[auth]\ntype = htpasswd\nhtpasswd_filename = {folder / 'users'}\nhtpasswd_encryption = plain\ndelay = 0\n"
@@ -123,16 +125,11 @@ def radicale(folder: Path, users: Mapping[str, str]) -> Iterator[DavServer]:
 def xandikos(folder: Path) -> Iterator[DavServer]:
     """Xandikos with its one user, who has the calendar ``/user/calendars/calendar/``."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     arguments = [sys.executable, "-m", "xandikos", "serve", "--no-detect-systemd", "--defaults"]
     arguments += ["-d", str(folder / "data"), "--state-dir", str(folder / "state"), "-l", "127.0.0.1", "-p", str(port)]
     with _running(arguments, folder / "log", port):
         yield DavServer(f"http://127.0.0.1:{port}/", None)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager

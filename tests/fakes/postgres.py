@@ -17,8 +17,8 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -26,11 +26,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
 import psycopg
+
+from deploy.local import free_port
 
 VARIABLE = "CALENDAR_TEST_POSTGRES"
 SUPERUSER = "postgres"
@@ -40,6 +41,15 @@ SOCKET_PATH_BYTES = 90
 TRIES = 3
 """Ports tried: a free one may be taken before the server gets to it."""
 START_S = 60
+BECOME = """\
+import os, sys
+user, group, *command = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(group))
+os.setuid(int(user))
+os.execv(command[0], command)
+"""
+"""What becomes another user and then the program that its arguments name."""
 
 
 class NoPostgres(Exception):
@@ -182,8 +192,7 @@ class OwnPostgres(Postgres):
     def _start_somewhere(self) -> int:
         failure: NoPostgres | None = None
         for _ in range(TRIES):
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = int(free.getsockname()[1])
+            port = free_port()
             try:
                 self._start(port)
                 return port
@@ -208,7 +217,7 @@ class OwnPostgres(Postgres):
         log = self._folder / "log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data, *options],
+                _as(self._user, self._binaries / "postgres", "-D", self._data, *options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -216,7 +225,6 @@ class OwnPostgres(Postgres):
                 env=_environment(),
                 # A group of its own: a Ctrl-C in the terminal is the tests', and `kill` reaches every backend.
                 start_new_session=True,
-                **_as(self._user),
             )
         self._process = process
         until = time.monotonic() + START_S
@@ -236,7 +244,7 @@ class OwnPostgres(Postgres):
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [self._binaries / program, *arguments],
+            _as(self._user, self._binaries / program, *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -244,7 +252,6 @@ class OwnPostgres(Postgres):
             cwd=self._folder,
             env=_environment(),
             check=False,
-            **_as(self._user),
         )
         if done.returncode:
             raise NoPostgres(f"{program}: {done.stdout[-1000:]} {done.stderr[-1000:]}")
@@ -309,7 +316,7 @@ def _short_folder(user: User | None) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
         _give(folder, user)
         try:
-            subprocess.run(["/bin/ls", folder], check=True, capture_output=True, cwd="/", **_as(user))
+            subprocess.run(_as(user, "/bin/ls", folder), check=True, capture_output=True, cwd="/")
             return folder
         except (OSError, subprocess.SubprocessError):
             shutil.rmtree(folder)
@@ -319,7 +326,7 @@ def _short_folder(user: User | None) -> Path:
 def _reachable(binaries: Path, folder: Path, user: User | None) -> Path:
     """The binaries where the user can run them: there, or copied, for an environment in /root is closed to others."""
     try:
-        subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **_as(user))
+        subprocess.run(_as(user, binaries / "postgres", "--version"), check=True, capture_output=True, cwd="/")
         return binaries
     except (OSError, subprocess.SubprocessError):
         if user is None:
@@ -349,9 +356,15 @@ def _give(path: Path, user: User | None) -> None:
         os.chown(path, user.uid, user.gid)
 
 
-def _as(user: User | None) -> dict[str, Any]:
-    """Arguments of ``subprocess`` for running as this user and nobody else."""
-    return {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
+def _as(user: User | None, program: str | Path, *arguments: str | Path) -> list[str | Path]:
+    """The command that runs ``program`` as this user and nobody else.
+
+    Another program changes the user, not ``Popen(user=…)``, which forks: in the child, gRPC's handlers of a fork start
+    threads, and now and then one of them ends it before it becomes the program. Without ``user`` there is no fork (vfork).
+    """
+    if user is None:
+        return [program, *arguments]
+    return [sys.executable, "-I", "-S", "-c", BECOME, str(user.uid), str(user.gid), program, *arguments]
 
 
 def _environment() -> dict[str, str]:
