@@ -150,7 +150,7 @@ class TestLittleChanged:
     def test_only_the_changed_event_is_fetched(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         read = mirror.refresh()
-        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget", "PROPFIND 0"]
+        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget"]
         assert fetched(account) == ["e5.ics"]
         assert picture(read) == picture(mirror.fresh())
 
@@ -166,8 +166,8 @@ class TestLittleChanged:
         account.dav.log.clear()
         read = mirror.refresh()
         assert sorted(fetched(account)) == ["n7.ics", "new.ics"]
-        # Where there are signals, they are looked at again after the read.
-        assert len(account.dav.log) == (3 if missing == "both" else 4)
+        # Where there are signals and no exact report, they are looked at again after the read.
+        assert len(account.dav.log) == (4 if missing == "no_sync" else 3)
         assert picture(read) == picture(mirror.fresh())
 
     def test_an_event_that_is_taken_out_needs_no_fetch(self, account: StrangeAccount, mirror: Mirror) -> None:
@@ -252,6 +252,77 @@ class TestLittleChanged:
         read = mirror.refresh()
         assert len(fetched(account)) == 1
         assert picture(read) == picture(mirror.fresh())
+
+
+class TestExactReports:
+    """A report up to the token of the look, and texts with the etags that it tells: no look after the read."""
+
+    def test_after_one_the_token_alone_is_asked_for_until_everything_is_read(
+        self, account: StrangeAccount, mirror: Mirror
+    ) -> None:
+        assert self.signals(account, mirror) == {"getctag", "sync-token"}
+        for day in (6, 7):
+            account.dav.put(f"{WORK}e5.ics", event("e5", day))
+            account.dav.log.clear()
+            assert_same(mirror)
+            assert reports(account)[:3] == ["PROPFIND 0", "sync-collection", "calendar-multiget"]
+            assert self.signals(account, mirror) == {"sync-token"}
+        mirror.remembered = None
+        assert self.signals(account, mirror) == {"getctag", "sync-token"}
+
+    def test_one_of_what_was_taken_out_is_one(self, account: StrangeAccount, mirror: Mirror) -> None:
+        del account.dav.shelves[WORK].resources["e5.ics"]
+        assert_same(mirror)
+        assert reports(account)[:2] == ["PROPFIND 0", "sync-collection"]
+        assert self.signals(account, mirror) == {"sync-token"}
+
+    def test_one_up_to_another_token_than_the_look_is_none(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        with just_before(account, "sync-collection", lambda: account.dav.put(f"{WORK}e6.ics", event("e6", 2))):
+            mirror.refresh()
+        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget", "PROPFIND 0"]
+        assert self.signals(account, mirror) == {"getctag", "sync-token"}
+        assert_same(mirror)
+
+    def test_one_of_an_event_that_has_changed_again_is_none(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        with just_before(account, "calendar-multiget", lambda: account.dav.put(f"{WORK}e5.ics", event("e5", 2))):
+            mirror.refresh()
+        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget", "PROPFIND 0"]
+        assert_same(mirror)
+
+    def test_one_of_an_event_that_is_gone_when_it_is_fetched_is_none(
+        self, account: StrangeAccount, mirror: Mirror
+    ) -> None:
+        account.dav.quirks |= {"hashed_signals", "multiget_404"}
+        account.dav.put(f"{WORK}new.ics", event("new", 5))
+        assert_same(mirror)
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        with away(account, "e5.ics", during="calendar-multiget"):
+            assert f"{WORK}e5.ics" not in (mirror.refresh().event_ids or ())
+        assert_same(mirror)
+
+    @pytest.mark.parametrize("quirk", ["sync_without_etags", "weak_etags"])
+    def test_one_without_strong_etags_is_none(self, account: StrangeAccount, mirror: Mirror, quirk: str) -> None:
+        account.dav.quirks.add(quirk)
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        mirror.refresh()
+        assert reports(account)[-2:] == ["calendar-multiget", "PROPFIND 0"]
+        assert_same(mirror)
+
+    def test_one_with_an_event_without_a_text_is_none(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.put(f"{WORK}e5.ics", "")
+        assert len(mirror.refresh().unreadable) == 1
+        account.dav.log.clear()
+        assert len(mirror.refresh().unreadable) == 1
+        assert fetched(account) == ["e5.ics"]
+
+    @staticmethod
+    def signals(account: StrangeAccount, mirror: Mirror) -> set[str]:
+        """What the look of a refresh asks for."""
+        account.dav.log.clear()
+        mirror.refresh()
+        return {name for name in ("getctag", "sync-token") if name in account.dav.log[0].body}
 
 
 class TestSignalsThatLie:
@@ -602,6 +673,8 @@ class TestFaultsInTheMidst:
     def test_a_look_after_the_read_that_fails_costs_no_more_than_the_list_next_time(
         self, account: StrangeAccount, mirror: Mirror, fault: Callable[[StrangeAccount, str, str], None]
     ) -> None:
+        account.dav.quirks.add("no_sync")
+        mirror.refresh()
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         with meanwhile(account, "calendar-multiget", lambda: fault(account, "PROPFIND", "getctag"), changes=False):
             read = mirror.refresh(Deadline.after(1.5) if fault is stall else None)
@@ -614,21 +687,34 @@ class TestFaultsInTheMidst:
 
 
 @contextlib.contextmanager
-def away(account: StrangeAccount, name: str, *, during: str) -> Iterator[None]:
-    """An event is taken out when a request comes, and put back as it was after all is read."""
+def just_before(account: StrangeAccount, name: str, do: Callable[[], None]) -> Iterator[None]:
+    """Something happens whenever this request comes, before it is answered."""
 
-    class Taking(list[Asked]):
+    class Acting(list[Asked]):
         def append(self, asked: Asked) -> None:
             super().append(asked)
-            if during in asked.body and name in account.dav.shelves[WORK].resources:
-                taken.append(account.dav.shelves[WORK].resources.pop(name))
+            if name in asked.body:
+                do()
 
-    taken: list[str] = []
-    account.dav.log = Taking(account.dav.log)
+    account.dav.log = Acting(account.dav.log)
     yield
     account.dav.log = list(account.dav.log)
+
+
+@contextlib.contextmanager
+def away(account: StrangeAccount, name: str, *, during: str) -> Iterator[None]:
+    """An event is taken out when a request comes, and put back as it was after all is read."""
+    resources = account.dav.shelves[WORK].resources
+    taken: list[str] = []
+
+    def take() -> None:
+        if name in resources:
+            taken.append(resources.pop(name))
+
+    with just_before(account, during, take):
+        yield
     [text] = taken
-    account.dav.shelves[WORK].resources[name] = text
+    resources[name] = text
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ The model is a log of what each calendar's owner had there, and from when to whe
 
     honest    what was busy in every state of the calendar between ``as_of`` and now is busy, what was busy in none is not
     lying     the same, since the last read in full
-    ours      a committed booking is busy at once, a cancelled one is not; where its owner moved it, too
+    ours      a committed booking is busy at once, a cancelled one is not; where its owner moved it, too; while the feed
+              lies, perhaps also where it was before
 
 Times are slots of half an hour over two weeks, kept as the bits of one number, so that a busy set is an ``int``.
 """
@@ -126,6 +127,8 @@ class Place:
     booking: Booking
     tried: int = 0
     """Slots that any revision of it had."""
+    moved: int = 0
+    """Slots that its owner ever moved its event to."""
     moves: list[State] = field(default_factory=list)
     """Where its owner has it since this revision was written, if not where its caller wants it."""
 
@@ -323,6 +326,7 @@ class Truth:
             return
         begun = self.store.now()
         self.world.owner.move(self.world.work, event_id, to)
+        self.places[booking_id].moved |= self.grid.bits([to])
         if state is EventState.SYNCED:
             self._moved(booking_id, begun, self.grid.bits([to]))
 
@@ -508,20 +512,23 @@ class Truth:
         """What has to be busy in this calendar's answer, and what may be."""
         must = may = 0
         since: Instant | None = None
+        lying = False
         if calendar.as_of is not None:
             read_now = query.max_staleness_s == 0 and calendar.state is BusyState.FRESH
-            since = min(calendar.as_of, full_at) if self.lied and full_at and not read_now else calendar.as_of
+            lying = self.lied and full_at > 0 and not read_now
+            since = min(calendar.as_of, full_at) if lying else calendar.as_of
             states = states_since(self.ledgers[calendar.calendar_id].log, since)
             found = [state.firm if query.ignore_tentative else state.busy for state in states]
             must, may = functools.reduce(operator.and_, found), functools.reduce(operator.or_, found)
         if calendar.calendar_id == self.world.work:
-            own_must, own_may = self._ours(since, query)
+            own_must, own_may = self._ours(since, query, lying=lying)
             if calendar.state is BusyState.STALE:
                 own_may |= functools.reduce(operator.or_, map(self._under_former_ids, self.places), 0)
             must, may = must | own_must, may | own_may
         return must, may
 
-    def _ours(self, since: Instant | None, query: BusyQuery) -> tuple[int, int]:
+    def _ours(self, since: Instant | None, query: BusyQuery, *, lying: bool) -> tuple[int, int]:
+        """The same for bookings. Where the feed is ``lying``, one that was moved may still be seen where it was before."""
         must = may = 0
         for booking_id, place in self.places.items():
             booking = place.booking
@@ -529,7 +536,7 @@ class Truth:
             if booking.status is not BookingStatus.CONFIRMED or booking_id in query.exclude_booking_ids:
                 continue
             wanted = self.grid.bits([Interval(booking.start, booking.end)])
-            must, may = must | wanted, may | wanted
+            must, may = must | wanted, may | wanted | (place.tried | place.moved if lying else 0)
             if place.moves and since is not None:
                 found = [state.busy for state in states_since(place.moves, since)]
                 must |= functools.reduce(operator.and_, found)
@@ -539,7 +546,8 @@ class Truth:
     def _under_former_ids(self, booking_id: BookingId) -> int:
         """Where an old read may have an event of ours under an id that it has no more. It is read again, if it can be."""
         (row,) = self.store.outbox.of_booking(self.caller.organization_id, booking_id)
-        return self.places[booking_id].tried if row.generation > 1 else 0
+        place = self.places[booking_id]
+        return place.tried | place.moved if row.generation > 1 else 0
 
     def _nameless(self, booking_id: BookingId) -> int:
         """Where an event of ours may stand that nobody knows as ours yet: it was written, and the answer was lost."""

@@ -64,7 +64,8 @@ from calendar_server.providers.caldav_memory import (
     unpack_signals,
     with_signals,
 )
-from calendar_server.providers.caldav_reading import NoMultiget, Texts, fetch, look_at, read_texts
+from calendar_server.providers.caldav_protocol import SYNC_TOKEN
+from calendar_server.providers.caldav_reading import SIGNALS, NoMultiget, Texts, fetch, look_at, read_texts
 from calendar_server.providers.caldav_refresh import Changes, Picture, find_changes
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
@@ -150,7 +151,7 @@ class CaldavProvider:
     def read_calendar(self, link: Link, calendar_id: CalendarId, window: Interval, deadline: Deadline) -> CalendarRead:
         """Read the calendar in full, and expand what touches the window."""
         session = self._session(link, deadline)
-        look = look_at(session, calendar_id, signals=False)
+        look = look_at(session, calendar_id)
         texts = read_texts(session, calendar_id, self._calendar_events)
         expanded = self._expand(texts, Reading(window, look.zone, _own_addresses(link)), deadline)
         return replace(expanded.read, event_ids=texts.event_ids)
@@ -174,11 +175,11 @@ class CaldavProvider:
         """Look whether anything has changed, and read only that. See `caldav_refresh`."""
         session = self._session(link, deadline)
         addresses = _own_addresses(link)
-        look = look_at(session, calendar_id, signals=True)
+        remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
+        look = look_at(session, calendar_id, _asked_for(remembered))
         signals = signals_of((calendar_id, *sorted(addresses)), look.zone, look.ctag, look.sync_token)
         reading = Reading(window, look.zone, addresses)
         changes = Changes()
-        remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
         if before is not None and remembered is not None and signals.same_reading(remembered):
             if signals.tell and signals == remembered:
                 return Refreshed(None, before.memory)
@@ -225,7 +226,7 @@ class CaldavProvider:
         if len(kept) == len(known.etags) and not changes.fetch:
             # What was read is what there is. The same signals, before that read and now, are its signals.
             if not same:
-                signals = replace(signals, settled=self._hold(session, calendar_id, reading, signals))
+                signals = self._after(session, calendar_id, reading, signals, changes, Texts())
             if changes.others != known.others:
                 return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))
@@ -244,8 +245,23 @@ class CaldavProvider:
             kept.keys(), expanded.read.events, expanded.read.unreadable
         )
         read = CalendarRead(picture.events, picture.unreadable, frozenset(now.etags))
-        settled = not texts.empty and self._hold(session, calendar_id, reading, signals)
-        return Refreshed(read, pack(replace(signals, settled=settled), now))
+        return Refreshed(read, pack(self._after(session, calendar_id, reading, signals, changes, texts), now))
+
+    def _after(
+        self,
+        session: Session,
+        calendar_id: CalendarId,
+        reading: Reading,
+        signals: Signals,
+        changes: Changes,
+        texts: Texts,
+    ) -> Signals:
+        """What is remembered of the signals from before a read of what has changed."""
+        if texts.empty:
+            return replace(signals, settled=False)
+        if changes.token and changes.token == signals.sync_token and changes.fetch.keys() <= texts.as_listed:
+            return replace(signals, ctag="", settled=True)
+        return replace(signals, settled=self._hold(session, calendar_id, reading, signals))
 
     @staticmethod
     def _hold(session: Session, calendar_id: CalendarId, reading: Reading, signals: Signals) -> bool:
@@ -253,7 +269,7 @@ class CaldavProvider:
         if not signals.tell:
             return True  # there are none that could mislead
         try:
-            look = look_at(session.hurried(LOOK_AGAIN_S), calendar_id, signals=True)
+            look = look_at(session.hurried(LOOK_AGAIN_S), calendar_id, _asked_for(signals))
         except ProviderError:
             return False
         basis = (calendar_id, *sorted(reading.addresses))
@@ -296,6 +312,11 @@ class CaldavProvider:
                 settings["base"], link.secret["username"], link.secret["password"], link.connection.grant_version
             ),
         )
+
+
+def _asked_for(remembered: Signals | None) -> tuple[str, ...]:
+    """The signals that tell whether anything is different from what is remembered."""
+    return SIGNALS if remembered is None or remembered.ctag or not remembered.sync_token else (SYNC_TOKEN,)
 
 
 def _own_addresses(link: Link) -> frozenset[str]:

@@ -41,13 +41,14 @@ class Texts:
     """What a read brought. ``empty`` are events without a text, ``others`` resources that hold no event.
 
     ``etags`` are those of the texts in ``found`` and of ``others``: strong ones, else empty. An etag is never newer than
-    its text.
+    its text. ``as_listed`` are those whose text came together with the etag that they were listed with.
     """
 
     found: dict[EventId, list[str]] = field(default_factory=dict)
     empty: dict[EventId, str] = field(default_factory=dict)
     others: set[EventId] = field(default_factory=set)
     etags: dict[EventId, str] = field(default_factory=dict)
+    as_listed: set[EventId] = field(default_factory=set)
     size: int = 0
 
     def add(self, event_id: EventId, text: str, etag: str) -> None:
@@ -95,16 +96,17 @@ class NoMultiget(ProviderUnavailable):
 
 
 _TYPE_AND_ZONE = (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID)
-_SIGNALS = (protocol.CTAG, protocol.SYNC_TOKEN)
+SIGNALS = (protocol.CTAG, protocol.SYNC_TOKEN)
+"""Properties that change with every change in a calendar."""
 
 
-def look_at(session: Session, calendar_id: CalendarId, *, signals: bool) -> Look:
-    """Ask the calendar about itself; ``signals``: also for what changes with it.
+def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] = ()) -> Look:
+    """Ask the calendar about itself, and for these signals.
 
     Proves on the way that the calendar is there. Raises ``CalendarGone`` if it is not.
     """
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (*_TYPE_AND_ZONE, *(_SIGNALS if signals else ())), 0)
+    answer = session.propfind(url, (*_TYPE_AND_ZONE, *signals), 0)
     _there(answer)
     itself = own(multistatus(answer.body, answer.status), answer, session.reach)
     if itself is None:
@@ -175,11 +177,11 @@ def list_members(session: Session, calendar_id: CalendarId, events_most: int) ->
 
 def changed_since(
     session: Session, calendar_id: CalendarId, token: str, events_most: int
-) -> list[tuple[Listed, Member]] | None:
-    """What the server says has changed since its sync token (RFC 6578); ``gone`` members were taken out.
+) -> tuple[list[tuple[Listed, Member]], str] | None:
+    """What the server says has changed since its sync token (RFC 6578), and up to which newer one.
 
-    None where that is not to be relied on: servers refuse tokens, cut the list short, or take any token for the newest.
-    Raises ``ProviderThrottled``.
+    ``gone`` members were taken out. None where that is not to be relied on: servers refuse tokens, cut the list short, or
+    take any token for the newest. Raises ``ProviderThrottled``.
     """
     url = session.reach.url_of(calendar_id)
     try:
@@ -200,7 +202,7 @@ def changed_since(
     except (ProviderUnavailable, CalendarGone):
         # Whether that is the calendar's end or only this report's is seen when it is listed.
         return None
-    return None if any(member.broken for _, member in found) else found
+    return None if any(member.broken for _, member in found) else (found, newer)
 
 
 def _members(
@@ -304,7 +306,10 @@ def _take(one: Listed, member: Member, texts: Texts) -> bool:
     text = member.found[protocol.DATA].text if protocol.DATA in member.found else ""
     if not text.strip():
         return False
-    texts.add(one.event_id, text, strong(member.text(protocol.ETAG)) or one.etag)
+    etag = strong(member.text(protocol.ETAG))
+    texts.add(one.event_id, text, etag or one.etag)
+    if etag and etag == one.etag:
+        texts.as_listed.add(one.event_id)
     return True
 
 
@@ -362,5 +367,5 @@ def _whole(itself: Member) -> None:
         raise CalendarGone(
             "The calendar is no longer there for this account. Choose another one with UpdateConnection."
         )
-    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in _SIGNALS):
+    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in SIGNALS):
         raise ProviderUnavailable("The server could not tell about the calendar.")

@@ -11,8 +11,11 @@ the zone elected is that of a full read, and another outcome reads everything ag
 
 Some servers make their signals of what is there (Radicale's are a hash of it), so that what is taken out and put back shows
 the same ones again. Were it away just when it was read, it would never show. So signals count only if they are the same
-before and after a read: after a refresh that found something new they are asked for again. The first read of a calendar,
-which somebody waits for, is spared that: the next refresh compares it with the list of all etags instead.
+before and after a read: after a refresh that found something new they are asked for again. Two are spared that: the first
+read of a calendar, which somebody waits for, as the next refresh compares it with the list of all etags; and a refresh that
+is exact, by a report up to the very token of the look, of which every text came with the etag that the report tells. That
+also shows that the token is what it should be, so until the next full read it alone is asked for (RFC 6578 section 4): for
+ctag and token some servers go through the whole calendar twice.
 
 What is not to be relied on ends in a list instead of a report, or in a full read instead of a list; never in a guess.
 What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read.
@@ -53,6 +56,8 @@ class Changes:
     others: dict[EventId, str] = field(default_factory=dict)
     doubtful: bool = False
     """Something is there of which only a full read can tell whether it is an event."""
+    token: str = ""
+    """The sync token of what they lead to, where a report told them."""
 
     def too_many(self, known: int) -> bool:
         """Whether reading everything again is less work."""
@@ -64,8 +69,9 @@ def find_changes(session: Session, calendar_id: CalendarId, known: Known, token:
     if token and all(known.etags.values()):
         told = changed_since(session, calendar_id, token, events_most)
         if told is not None:
-            changes = Changes(others=dict(known.others))
-            for listed, member in told:
+            found, newer = told
+            changes = Changes(others=dict(known.others), token=newer)
+            for listed, member in found:
                 if member.gone:
                     changes.others.pop(listed.event_id, None)
                     if listed.event_id in known.etags:
