@@ -44,6 +44,7 @@ class Kind(Enum):
     PAGE = "it is answered with success and a page for people"
 
 
+LOOKS = frozenset({"GET", "PROPFIND", "REPORT"})
 DONE = frozenset({Kind.LOST, Kind.CUT, Kind.HALF})
 """Kinds that the server never hears of."""
 
@@ -143,7 +144,14 @@ class FaultyLine:
         return f"http://{host!s}:{port}"
 
     def pass_on(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Have the server do it."""
+        """Have the server do it; a look that it fails at of itself once more, for what fails here is what was ordered.
+
+        Radicale answers with 500 where an event is taken out while it looks through the calendar.
+        """
+        answer = self._done(method, target, headers, body)
+        return self._done(method, target, headers, body) if answer.status == 500 and method in LOOKS else answer
+
+    def _done(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
         there = "{}:{}".format(*self.there)
         with contextlib.closing(http.client.HTTPConnection(*self.there, timeout=HANG_S)) as connection:
             kept = {name: value for name, value in headers.items() if name.lower() not in _OF_THE_LINE}
