@@ -127,6 +127,66 @@ def test_a_line_that_the_server_has_closed_is_replaced_also_for_a_write(egress: 
         assert egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5)).status == 200
 
 
+@pytest.mark.parametrize("seen", ["closed", "breaking"])
+def test_a_write_rides_on_no_line_of_a_server_that_closes_them_without_a_word(seen: str) -> None:
+    """SOGo does. Whether a write that meets the end of its line was done, nobody knows."""
+    ended = threading.Event()
+    clock = Clock()
+
+    def closes(request: RawRequest, connection: RawConnection) -> None:
+        if request.path == "/breaks":
+            connection.close()
+            return
+        connection.send(answer(200))
+        if request.path == "/closes":
+            connection.close()
+            ended.set()
+
+    def write(egress: Egress) -> int:
+        egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5))
+        return len(server.connections)
+
+    with RawServer(closes) as server, way_out(clock=clock) as egress:
+        get(egress, server.url)
+        assert write(egress) == 1
+        if seen == "closed":
+            get(egress, server.url + "/closes")
+            assert ended.wait(5)
+            get(egress, server.url)
+        else:
+            with pytest.raises(ProviderUnavailable):
+                get(egress, server.url + "/breaks")
+            get(egress, server.url)
+        before = len(server.connections)
+        assert write(egress) == before + 1
+        # Only what changes something needs that, and only for a while.
+        get(egress, server.url)
+        assert len(server.connections) == before + 1
+        clock.now += 601
+        get(egress, server.url)
+        before = len(server.connections)
+        assert write(egress) == before
+
+
+def test_a_server_that_closes_idle_lines_is_none_of_these() -> None:
+    clock = Clock()
+    ended = threading.Event()
+
+    def closes(request: RawRequest, connection: RawConnection) -> None:
+        connection.send(answer(200))
+        if request.path == "/closes":
+            connection.close()
+            ended.set()
+
+    with RawServer(closes) as server, way_out(clock=clock) as egress:
+        get(egress, server.url + "/closes")
+        assert ended.wait(5)
+        clock.now += 5
+        get(egress, server.url)
+        egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5))
+        assert len(server.connections) == 2
+
+
 def test_an_answer_that_lay_there_before_the_request_is_not_its_answer(egress: Egress) -> None:
     def twice(request: RawRequest, connection: RawConnection) -> None:
         if connection.number == 1:

@@ -65,6 +65,9 @@ SWEEP_S = 1.0
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT"})
 # Others ride only on a line that was in use just now: a server that is about to close it would leave us in doubt.
 _FRESH_S = 2.0
+# They ride on none, for so long, of a server that was seen to close one right after its answer without having said so.
+_HASTY_S = 600.0
+_HASTY_MOST = 1000
 
 
 class Egress:
@@ -141,6 +144,7 @@ class Egress:
             try:
                 return self._ask(line, question, limit)
             except StaleLine:
+                self._lines.was_closed(line)
                 if method not in _REPEATABLE:
                     raise broken() from None
         return self._ask(Line(origin, question.parts, self._gate, self._tls, self._clock()), question, limit)
@@ -182,10 +186,21 @@ class _Lines:
         self._count = 0
         self._swept_at = clock()
         self._closed = False
+        self._hasty: dict[Origin, float] = {}
+
+    def was_closed(self, line: Line) -> None:
+        """The server has closed a kept line. If it was in use just now, what changes something rides on none for a while."""
+        if self._clock() - line.kept_at > _FRESH_S:
+            return
+        if len(self._hasty) >= _HASTY_MOST:
+            self._hasty = {}
+        self._hasty[line.origin] = self._clock() + _HASTY_S
 
     def take(self, origin: Origin, method: str) -> Line | None:
         """A line for this origin that is still whole, which is then the caller's; or None."""
         idle_s = LINE_IDLE_S if method in _REPEATABLE else _FRESH_S
+        if method not in _REPEATABLE and self._clock() < self._hasty.get(origin, 0.0):
+            return None
         while True:
             with self._lock:
                 ended = self._sweep()
@@ -196,6 +211,7 @@ class _Lines:
             _close_all(ended)
             if line is None or (not self._is_over(line) and line.is_whole()):
                 return line
+            self.was_closed(line)
             line.close()
 
     def put(self, line: Line) -> None:
