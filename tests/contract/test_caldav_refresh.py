@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, Even
 from calendar_server.errors import CalendarGone, NeedsReauth, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers.base import Deadline, Link, Refreshed, Remembered
 from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.caldav_reading import SIGNALS, look_at
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.worlds import WINDOW, at, soon
 from tests.fakes.strange_dav import WORK, Asked
@@ -323,6 +326,75 @@ class TestExactReports:
         account.dav.log.clear()
         mirror.refresh()
         return {name for name in ("getctag", "sync-token") if name in account.dav.log[0].body}
+
+
+class TestSignalsThatAreTimes:
+    """The second of the last change, as at SOGo: two changes in one second have the same one."""
+
+    @pytest.fixture(params=[0, 3600, -86_400], ids=["right clock", "an hour ahead", "a day behind"])
+    def mirror(self, account: StrangeAccount, request: pytest.FixtureRequest) -> Mirror:
+        """Of a calendar whose last change was long ago; a second of the server begins now."""
+        account.dav.quirks.add("clock_signals")
+        account.dav.clock_ahead_s = request.param - 1000
+        for number in (1, 2, 3):
+            account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number))
+        account.dav.clock_ahead_s = request.param - time.time() % 1
+        return settled(account)
+
+    @pytest.mark.parametrize("quirk", ["", "sync_without_etags", "no_sync"])
+    @pytest.mark.parametrize("refreshes", [1, 2])
+    def test_a_change_in_the_second_of_another_shows(
+        self, account: StrangeAccount, mirror: Mirror, quirk: str, refreshes: int
+    ) -> None:
+        account.dav.quirks.add(quirk)
+        for day in (4, 5, 6):
+            account.dav.put(f"{WORK}e1.ics", event("e1", day))
+            for _ in range(refreshes):
+                assert_same(mirror)
+
+    def test_what_is_taken_out_in_the_second_of_a_change_is_gone(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.put(f"{WORK}e1.ics", event("e1", 4))
+        mirror.refresh()
+        del account.dav.shelves[WORK].resources["e2.ics"]
+        account.dav.note(f"{WORK}e2.ics")
+        assert_same(mirror)
+
+    def test_once_their_second_is_over_they_are_one_request(self, account: StrangeAccount, mirror: Mirror) -> None:
+        mirror.refresh()
+        assert reports(account) == ["PROPFIND 0"]
+        account.dav.put(f"{WORK}e1.ics", event("e1", 4))
+        mirror.refresh()
+        account.dav.log.clear()
+        mirror.refresh()
+        assert reports(account) == ["PROPFIND 0", "PROPFIND 1"]
+        # Minutes later.
+        account.dav.clock_ahead_s += 600
+        account.dav.put(f"{WORK}e1.ics", event("e1", 5))
+        account.dav.clock_ahead_s += 600
+        for expected in (4, 1, 1):
+            account.dav.log.clear()
+            mirror.refresh()
+            assert len(account.dav.log) == expected
+
+    def test_dates_with_a_clock_are_such_times(self, account: StrangeAccount) -> None:
+        for signal, young in (
+            (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}", True),
+            (f"{time.time():.3f}", True),
+            (f"{time.time() - 60:.0f}", False),
+            (f"{datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=1):%Y%m%d-%H%M%S}", False),
+            ("17", False),
+            ("\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669\u0660", False),
+        ):
+            told = (
+                '<D:multistatus xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><D:response>'
+                "<D:href>/dav/home/work/</D:href><D:propstat><D:prop><D:resourcetype><D:collection/><C:calendar/>"
+                f"</D:resourcetype><D:sync-token>{signal}</D:sync-token></D:prop><D:status>HTTP/1.1 200 OK</D:status>"
+                "</D:propstat></D:response></D:multistatus>"
+            )
+            account.dav.recover()
+            account.dav.fail("PROPFIND", 207, told.encode(), path=WORK)
+            session = account.provider._session(account.link, soon())
+            assert look_at(session, CalendarId(WORK), SIGNALS).young is young, signal
 
 
 class TestSignalsThatLie:

@@ -447,6 +447,23 @@ class TestWriting:
         account.dav.fail("DELETE", status)
         account.delete(known)
 
+    def test_deleting_what_is_gone_is_success_where_its_fence_fails(self, account: StrangeAccount) -> None:
+        account.dav.quirks.add("fences_nothing")
+        known = account.put()
+        account.delete(known)
+        account.delete(known)
+        assert [asked.method for asked in account.dav.log[-2:]] == ["DELETE", "GET"]
+
+    @pytest.mark.parametrize("quirks", [set(), {"forbids_the_unknown"}])
+    def test_a_calendar_that_is_gone_is_not_one_to_be_read_only(
+        self, account: StrangeAccount, quirks: set[str]
+    ) -> None:
+        account.dav.quirks |= quirks
+        account.connect()
+        account.dav.shelves.clear()
+        with pytest.raises(CalendarGone):
+            account.put()
+
     def test_reminders_and_colors_of_the_owner_survive_a_change(self, account: StrangeAccount) -> None:
         account.put()
         text = account.ours()[EventId(PATH)]

@@ -30,6 +30,8 @@ QUIRKS = {
     "ignores_preconditions": "If-Match and If-None-Match have no effect",
     "if_match_star_backwards": "If-Match: * fails when the resource is there",
     "demands_if_match": "a change without If-Match is 412",
+    "fences_nothing": "If-Match for a DELETE of what is not there is 412, not 404",
+    "forbids_the_unknown": "a PUT into a calendar that is not there is 403",
     "no_put_etag": "the answer to a PUT has no ETag",
     "no_get_etag": "the answer to a GET has no ETag",
     "weak_etags": "every ETag is weak and compared by letters",
@@ -80,6 +82,7 @@ QUIRKS = {
     "no_sync": "there is no sync-token, and no report sync-collection",
     "hashed_signals": "ctag and sync-token are made of what is there: equal states have equal ones, whatever was between",
     "frozen_signals": "ctag and sync-token stay the same whatever happens",
+    "clock_signals": "ctag and sync-token are the second of the last change, as put and note tell it",
     "any_token_is_newest": "sync-collection knows of no change since any token",
     "tokens_expire": "sync-collection refuses every token with valid-sync-token",
     "sync_is_cut": "sync-collection tells the first change, and 507 of the calendar itself",
@@ -172,6 +175,8 @@ class StrangeDav:
         self._faults: list[tuple[Callable[[Asked], bool], _Whole, int]] = []
         self._nonces: dict[str, int] = {}
         self._states: dict[str, list[dict[str, str]]] = {}
+        self._seconds: dict[str, list[int]] = {}
+        """When they came to be."""
 
     @property
     def url(self) -> str:
@@ -180,7 +185,9 @@ class StrangeDav:
     def put(self, path: str, text: str) -> None:
         """Put a resource behind everybody's back."""
         shelf, _, name = path.rpartition("/")
-        self.shelves[f"{shelf}/"].resources[name] = text
+        with self.lock:
+            self.shelves[f"{shelf}/"].resources[name] = text
+            self.note(path)
 
     def note(self, path: str) -> None:
         """The calendar of this resource has changed: what it is now is a state of its own, however short it lasts."""
@@ -391,9 +398,9 @@ class StrangeDav:
                 found[f"{D}current-user-privilege-set"] = told
             found[f"{C}schedule-calendar-transp"] = "<C:transparent/>" if shelf.transparent else "<C:opaque/>"
             if "no_ctag" not in quirks:
-                found["{http://calendarserver.org/ns/}getctag"] = f"ctag {self._state(path)}"
+                found["{http://calendarserver.org/ns/}getctag"] = f"ctag {self._signal(path)}"
             if "no_sync" not in quirks:
-                found[f"{D}sync-token"] = f"http://strange/{self._state(path)}"
+                found[f"{D}sync-token"] = f"http://strange/{self._signal(path)}"
             found.update(shelf.properties)
         return found
 
@@ -478,7 +485,13 @@ class StrangeDav:
             return states.index(now) + 1
         if not states or (states[-1] != now and "frozen_signals" not in self.quirks):
             states.append(now)
+            self._seconds.setdefault(path, []).append(int(time.time() + self.clock_ahead_s))
         return len(states)
+
+    def _signal(self, path: str) -> int:
+        """What changes with the calendar."""
+        number = self._state(path)
+        return self._seconds[path][-1] if "clock_signals" in self.quirks else number
 
     def _sync(self, path: str, tree: ElementTree.Element) -> _Whole:
         """sync-collection (RFC 6578)."""
@@ -486,6 +499,9 @@ class StrangeDav:
         sent = tree.findtext(f"{D}sync-token") or ""
         assert tree.find(f"{D}limit") is None
         since = int(sent.rpartition("/")[2] or 0) if sent.startswith("http://strange/") else len(self._states[path]) + 1
+        if "clock_signals" in quirks and since:
+            # The last state of that second, whichever of them the token was given out with.
+            since = sum(1 for second in self._seconds[path] if second <= since) or number + 1
         if "tokens_expire" in quirks or since > number:
             return _error(403, "<D:valid-sync-token/>")
         before = self._states[path][since - 1] if since else {}
@@ -506,7 +522,7 @@ class StrangeDav:
             responses.append(self._told(path, wanted, self._of_collection(path), 0))
         if quirks & {"sync_without_token", "sync_same_token"}:
             responses = responses[:1]
-        token = sent if "sync_same_token" in quirks else f"http://strange/{number}"
+        token = sent if "sync_same_token" in quirks else f"http://strange/{self._signal(path)}"
         ending = "" if "sync_without_token" in quirks else f"<D:sync-token>{token}</D:sync-token>"
         return _xml(_multistatus(*responses, ending))
 
@@ -532,7 +548,7 @@ class StrangeDav:
         path = _plain(asked.path)
         folder, _, name = path.rpartition("/")
         if f"{folder}/" not in self.shelves:
-            return _Whole(409, [], b"")
+            return _Whole(403 if "forbids_the_unknown" in self.quirks else 409, [], b"")
         shelf = self.shelves[f"{folder}/"]
         if "write" not in shelf.privileges:
             return _error(403, "<D:need-privileges/>")
@@ -565,6 +581,7 @@ class StrangeDav:
             if "renames_events" in self.quirks:
                 headers.append(("Location", f"{folder}/{name}"))
         shelf.resources[name] = text
+        self.note(path)
         if not self.quirks & {"no_put_etag", "no_etags", "rewrites_events", "strips_x_properties"}:
             headers.append(("ETag", self._etag(text)))
         return _Whole(201 if new else 204, headers, b"")
@@ -573,7 +590,8 @@ class StrangeDav:
         path = _plain(asked.path)
         folder, _, name = path.rpartition("/")
         if f"{folder}/" not in self.shelves or name not in self.shelves[f"{folder}/"].resources:
-            return _Whole(404, [], b"")
+            fenced = "if-match" in asked.headers and "fences_nothing" in self.quirks
+            return _Whole(412 if fenced else 404, [], b"")
         shelf = self.shelves[f"{folder}/"]
         if "write" not in shelf.privileges:
             return _Whole(403, [], b"")
@@ -581,6 +599,7 @@ class StrangeDav:
         if refusal:
             return refusal
         del shelf.resources[name]
+        self.note(path)
         return _Whole(204, [], b"")
 
     def _precondition(self, asked: Asked, current: str | None) -> _Whole | None:

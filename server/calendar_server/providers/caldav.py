@@ -37,7 +37,6 @@ from calendar_server.core.model import (
 from calendar_server.errors import (
     CalendarGone,
     ForbiddenDestination,
-    ProviderError,
     ProviderRefused,
     ProviderUnavailable,
 )
@@ -56,7 +55,6 @@ from calendar_server.providers.caldav_discovery import (
 from calendar_server.providers.caldav_logins import Logins
 from calendar_server.providers.caldav_memory import (
     Known,
-    Signals,
     fingerprint,
     pack,
     signals_of,
@@ -64,16 +62,12 @@ from calendar_server.providers.caldav_memory import (
     unpack_signals,
     with_signals,
 )
-from calendar_server.providers.caldav_protocol import SYNC_TOKEN
-from calendar_server.providers.caldav_reading import SIGNALS, NoMultiget, Texts, fetch, look_at, read_texts
-from calendar_server.providers.caldav_refresh import Changes, Picture, find_changes
+from calendar_server.providers.caldav_reading import NoMultiget, Texts, fetch, look_at, read_texts
+from calendar_server.providers.caldav_refresh import Changes, Picture, Refresh, asked_for, find_changes
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_writing import delete, find, put
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expanded, Expander
-
-LOOK_AGAIN_S = 2.0
-"""Seconds for the look after a read. What was read is good without it, only less cheap to confirm."""
 
 
 class CaldavProvider:
@@ -176,9 +170,9 @@ class CaldavProvider:
         session = self._session(link, deadline)
         addresses = _own_addresses(link)
         remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
-        look = look_at(session, calendar_id, _asked_for(remembered))
+        look = look_at(session, calendar_id, asked_for(remembered))
         signals = signals_of((calendar_id, *sorted(addresses)), look.zone, look.ctag, look.sync_token)
-        reading = Reading(window, look.zone, addresses)
+        here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young)
         changes = Changes()
         if before is not None and remembered is not None and signals.same_reading(remembered):
             if signals.tell and signals == remembered:
@@ -190,31 +184,23 @@ class CaldavProvider:
                 changes = find_changes(session, calendar_id, known, token, self._calendar_events)
                 if not changes.doubtful and not changes.too_many(len(known.etags)):
                     same = signals == replace(remembered, settled=True)
-                    refreshed = self._replace(session, calendar_id, reading, before, signals, known, changes, same)
+                    refreshed = self._replace(here, before, known, changes, same)
                     if refreshed is not None:
                         return refreshed
         texts = read_texts(session, calendar_id, self._calendar_events)
-        expanded = self._expand(texts, reading, deadline)
+        expanded = self._expand(texts, here.reading, deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
         known = _known(texts, expanded, Known(expanded.floating, others=others))
         if before is None and all(known.etags.values()):
             # Somebody waits for it. The next refresh compares it with the list of all etags.
             settled = not signals.tell
         else:
-            settled = not texts.empty and self._hold(session, calendar_id, reading, signals)
+            settled = not texts.empty and here.signals_hold()
         memory = pack(replace(signals, settled=settled), known)
         return Refreshed(replace(expanded.read, event_ids=texts.event_ids), memory)
 
     def _replace(
-        self,
-        session: Session,
-        calendar_id: CalendarId,
-        reading: Reading,
-        before: Remembered,
-        signals: Signals,
-        known: Known,
-        changes: Changes,
-        same: bool,
+        self, here: Refresh, before: Remembered, known: Known, changes: Changes, same: bool
     ) -> Refreshed | None:
         """Read what has changed, in the place of what is remembered of it. None: everything has to be read.
 
@@ -225,8 +211,7 @@ class CaldavProvider:
         }
         if len(kept) == len(known.etags) and not changes.fetch:
             # What was read is what there is. The same signals, before that read and now, are its signals.
-            if not same:
-                signals = self._after(session, calendar_id, reading, signals, changes, Texts())
+            signals = here.old_signals() if same else here.signals_after(changes, Texts())
             if changes.others != known.others:
                 return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))
@@ -234,10 +219,12 @@ class CaldavProvider:
             return None
         texts = Texts()
         try:
-            fetch(session, calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
+            fetch(here.session, here.calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
         except NoMultiget:
             return None
-        expanded = self._expand(texts, reading, session.deadline, known.floating, voting=known.votes is not None)
+        expanded = self._expand(
+            texts, here.reading, here.session.deadline, known.floating, voting=known.votes is not None
+        )
         now = _known(texts, expanded, replace(known, etags=kept, others=changes.others))
         if now.votes is not None and elected(now.votes.values()) != known.floating:
             return None
@@ -245,35 +232,7 @@ class CaldavProvider:
             kept.keys(), expanded.read.events, expanded.read.unreadable
         )
         read = CalendarRead(picture.events, picture.unreadable, frozenset(now.etags))
-        return Refreshed(read, pack(self._after(session, calendar_id, reading, signals, changes, texts), now))
-
-    def _after(
-        self,
-        session: Session,
-        calendar_id: CalendarId,
-        reading: Reading,
-        signals: Signals,
-        changes: Changes,
-        texts: Texts,
-    ) -> Signals:
-        """What is remembered of the signals from before a read of what has changed."""
-        if texts.empty:
-            return replace(signals, settled=False)
-        if changes.token and changes.token == signals.sync_token and changes.fetch.keys() <= texts.as_listed:
-            return replace(signals, ctag="", settled=True)
-        return replace(signals, settled=self._hold(session, calendar_id, reading, signals))
-
-    @staticmethod
-    def _hold(session: Session, calendar_id: CalendarId, reading: Reading, signals: Signals) -> bool:
-        """Whether the signals from before a read still hold after it. If that cannot be learned soon, they do not."""
-        if not signals.tell:
-            return True  # there are none that could mislead
-        try:
-            look = look_at(session.hurried(LOOK_AGAIN_S), calendar_id, _asked_for(signals))
-        except ProviderError:
-            return False
-        basis = (calendar_id, *sorted(reading.addresses))
-        return signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+        return Refreshed(read, pack(here.signals_after(changes, texts), now))
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """We name the resources that we make."""
@@ -312,11 +271,6 @@ class CaldavProvider:
                 settings["base"], link.secret["username"], link.secret["password"], link.connection.grant_version
             ),
         )
-
-
-def _asked_for(remembered: Signals | None) -> tuple[str, ...]:
-    """The signals that tell whether anything is different from what is remembered."""
-    return SIGNALS if remembered is None or remembered.ctag or not remembered.sync_token else (SYNC_TOKEN,)
 
 
 def _own_addresses(link: Link) -> frozenset[str]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -29,6 +32,8 @@ TEXT_MOST = 40_000_000
 """Bytes of memory for the texts of one read: a letter takes from one to four."""
 SINGLE_LOOKS_MOST = 20
 """Events asked for one by one in one read."""
+YOUNG_S = 2
+"""Seconds by which a signal that is a time has to differ from now for its second to be over, whatever the clocks say."""
 
 _GONE = frozenset({403, 404, 410})
 _OTHER_COMPONENT = re.compile("BEGIN:(VTODO|VJOURNAL|VFREEBUSY|VAVAILABILITY|VPOLL)")
@@ -84,11 +89,14 @@ class Look:
 
     ``zone`` is its own time zone: iCalendar text with a VTIMEZONE, else an IANA name, else empty. ``ctag`` and
     ``sync_token`` change with every change in the calendar; empty where the server has no such thing, or was not asked.
+
+    ``young``: they are the time of the last change, and that is now. A further change in the same second would not show.
     """
 
     zone: str
     ctag: str = ""
     sync_token: str = ""
+    young: bool = False
 
 
 class NoMultiget(ProviderUnavailable):
@@ -115,11 +123,25 @@ def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] 
     types = itself.found.get(protocol.RESOURCE_TYPE)
     if types is not None and protocol.CALENDAR not in types.tags:
         raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
-    return Look(
-        itself.text(protocol.TIME_ZONE) or itself.text(protocol.TIME_ZONE_ID),
-        itself.text(protocol.CTAG),
-        itself.text(protocol.SYNC_TOKEN),
-    )
+    ctag, sync_token = itself.text(protocol.CTAG), itself.text(protocol.SYNC_TOKEN)
+    zone = itself.text(protocol.TIME_ZONE) or itself.text(protocol.TIME_ZONE_ID)
+    return Look(zone, ctag, sync_token, _is_young(ctag, answer) or _is_young(sync_token, answer))
+
+
+def _is_young(signal: str, answer: Answer) -> bool:
+    """Whether a signal is a time, in seconds since 1970 or as a date and a clock, of about now.
+
+    SOGo's are: of two changes in one second the second does not show. What has the time in it and a counter besides is
+    taken for such a one as well, which costs a list.
+    """
+    figures = "".join(filter(str.isdecimal, signal))
+    if len(figures) < len("1700000000"):
+        return False
+    moments = {int(time.time())}
+    with suppress(ValueError, TypeError, OverflowError):
+        moments.add(int(parsedate_to_datetime(answer.headers.get("date", "")).timestamp()))
+    near = (moment + more for moment in moments for more in range(-YOUNG_S, YOUNG_S + 1))
+    return any(str(each) in figures or time.strftime("%Y%m%d%H%M%S", time.gmtime(each)) in figures for each in near)
 
 
 def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> Texts:

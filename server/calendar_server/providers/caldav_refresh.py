@@ -9,6 +9,9 @@ Each resource stands alone (`core.busy`), but for one thing: where dates and flo
 zone changes, everything is read again. If it has none, its events vote; their votes are remembered one by one, so that
 the zone elected is that of a full read, and another outcome reads everything again.
 
+Some servers' signals are the second of the last change (SOGo's): what changes later in the same second does not show. So a
+signal that is the time of about now is never relied on; the next refresh compares with the list of all etags.
+
 Some servers make their signals of what is there (Radicale's are a hash of it), so that what is taken out and put back shows
 the same ones again. Were it away just when it was read, it would never show. So signals count only if they are the same
 before and after a read: after a refresh that found something new they are asked for again. Two are spared that: the first
@@ -24,22 +27,29 @@ What lies to us outright (an etag or a ctag that stays while the event changes) 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from calendar_server.core.busy import Reading
 from calendar_server.core.model import BusyEvent, CalendarId, EventId, UnreadableEvent
-from calendar_server.providers.caldav_memory import Known, fingerprint
-from calendar_server.providers.caldav_protocol import Member
+from calendar_server.errors import ProviderError
+from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, signals_of
+from calendar_server.providers.caldav_protocol import SYNC_TOKEN, Member
 from calendar_server.providers.caldav_reading import (
     BATCH,
+    SIGNALS,
     Kind,
     Listed,
+    Texts,
     changed_since,
     is_folder,
     kind_of,
     list_members,
+    look_at,
 )
 from calendar_server.providers.caldav_session import Session
 
+LOOK_AGAIN_S = 2.0
+"""Seconds for the look after a read. What was read is good without it, only less cheap to confirm."""
 MULTIGETS_MOST = 5
 """With more requests than this for what changed, everything is read again: that is one request, as a rule."""
 
@@ -116,6 +126,46 @@ def _compare(listed: Listed, member: Member, known: Known, changes: Changes) -> 
     elif etag and before == etag:
         return
     changes.fetch[event_id] = listed
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """One refresh of a calendar, and what its look has told. ``young``: see ``Look``."""
+
+    session: Session
+    calendar_id: CalendarId
+    reading: Reading
+    signals: Signals
+    young: bool
+
+    def old_signals(self) -> Signals:
+        """What is remembered of signals that stood before an earlier read and still do."""
+        return replace(self.signals, settled=not self.young)
+
+    def signals_after(self, changes: Changes, texts: Texts) -> Signals:
+        """What is remembered of them after a read of what has changed."""
+        exact = changes.token and changes.token == self.signals.sync_token and changes.fetch.keys() <= texts.as_listed
+        if exact and not texts.empty and not self.young:
+            return replace(self.signals, ctag="", settled=True)
+        return replace(self.signals, settled=not texts.empty and self.signals_hold())
+
+    def signals_hold(self) -> bool:
+        """Whether the signals from before a read still hold after it. If that cannot be learned soon, they do not."""
+        if not self.signals.tell:
+            return True  # there are none that could mislead
+        if self.young:
+            return False
+        try:
+            look = look_at(self.session.hurried(LOOK_AGAIN_S), self.calendar_id, asked_for(self.signals))
+        except ProviderError:
+            return False
+        basis = (self.calendar_id, *sorted(self.reading.addresses))
+        return self.signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+
+
+def asked_for(remembered: Signals | None) -> tuple[str, ...]:
+    """The signals that tell whether anything is different from what is remembered."""
+    return SIGNALS if remembered is None or remembered.ctag or not remembered.sync_token else (SYNC_TOKEN,)
 
 
 @dataclass(frozen=True, slots=True)

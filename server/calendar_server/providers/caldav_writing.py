@@ -93,7 +93,13 @@ def put(session: Session, ref: EventRef, booking: Booking, known: RemoteEvent | 
 
 def delete(session: Session, ref: EventRef, known: RemoteEvent) -> None:
     """Take out the known version of the event, without any message to anybody (RFC 6638 section 8.1)."""
-    answer = _fenced(session, "DELETE", known, {"schedule-reply": "F"}, b"")
+    try:
+        answer = _fenced(session, "DELETE", known, {"schedule-reply": "F"}, b"")
+    except PreconditionFailed:
+        # RFC 9110 section 13.1.1: If-Match is false for what is not there.
+        if find(session, known.event_id) is None:
+            return
+        raise
     if answer.status in (404, 410):
         return
     if answer.status == 207:
@@ -230,6 +236,8 @@ def _refusal(session: Session, calendar_id: CalendarId, answer: Answer, known: R
     if names & _REFUSING or answer.status in _REFUSED_STATUSES:
         return ProviderRefused(f"The server refuses this event (status {answer.status}).")
     if answer.status in (403, 405):
+        # Of what is not there some servers say that it is forbidden.
+        _there(session, calendar_id)
         return CalendarReadOnly("The calendar cannot be written to. Choose another one with UpdateConnection.")
     if answer.status in (404, 409, 410):
         _there(session, calendar_id)
