@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test truth chaos fuzz fuzz-reader check gen lock bench wheel audit release-check clean
+.PHONY: help demo run test truth dav chaos fuzz fuzz-reader check gen lock bench wheel audit release-check clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ test: $(VENV)/.ready ## Run every test, quick ones first (AT_ONCE=… files at o
 truth: $(VENV)/.ready ## Play long random histories against what answers promise (TIMES=20, SEED=any number)
 	@seed=$(or $(SEED),$$RANDOM); echo "seed $$seed"; CALENDAR_TRUTH=$(or $(TIMES),20) CALENDAR_TRUTH_SEED=$$seed \
 		$(BIN)/python -m pytest tests/contract/test_mirror_truth.py --timeout 0
+
+dav: $(VENV)/.ready ## Hold a CalDAV server of your own against what is expected of one (docs/caldav.md)
+	@: $${DAV_URL:?see docs/caldav.md} $${DAV_HOME:?see docs/caldav.md} $${DAV_LOGIN:?see docs/caldav.md}
+	@$(BIN)/python -m pytest tests/contract -k own_server --timeout 0
 
 chaos: $(VENV)/.ready ## Kill, cut, stop and fill, for long; prints its seed, CALENDAR_CHAOS_SEED repeats it
 	@CALENDAR_CHAOS=long $(BIN)/python -m pytest -s tests/chaos

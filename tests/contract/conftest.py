@@ -14,7 +14,7 @@ from tests.contract.accounts import StrangeAccount
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
 from tests.contract.worlds_oauth import GoogleWorld, MicrosoftWorld
 from tests.fakes import dav_servers
-from tests.fakes.dav_servers import DavServer
+from tests.fakes.dav_servers import DavServer, OwnServer
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
 from tests.fakes.strange_dav import StrangeDav, strange_dav
@@ -22,6 +22,7 @@ from tests.fakes.strange_dav import StrangeDav, strange_dav
 PASSWORD = 'pässword: with "quotes" and a colon'
 USERS = {f"anna{number}": PASSWORD for number in range(150)}
 _users = itertools.count()
+OWN_SERVER = ["own_server"] if dav_servers.own_server() else []
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,15 @@ def microsoft() -> Iterator[MicrosoftFake]:
     assert [user.mailbox.mails for user in fake.users.values() if user.mailbox.mails] == []
 
 
-@pytest.fixture(params=["memory", "radicale", "xandikos", "google", "microsoft"])
+@pytest.fixture(scope="session")
+def own_server() -> OwnServer:
+    found = dav_servers.own_server()
+    if found is None:
+        pytest.skip("DAV_URL names no further server, see tests/fakes/dav_servers.py")
+    return found
+
+
+@pytest.fixture(params=["memory", "radicale", "xandikos", "google", "microsoft", *OWN_SERVER])
 def world(request: pytest.FixtureRequest, switch: Switch) -> Iterator[World]:
     if request.param == "memory":
         yield MemoryWorld(switch)
@@ -97,8 +106,14 @@ def world(request: pytest.FixtureRequest, switch: Switch) -> Iterator[World]:
     if request.param == "microsoft":
         yield MicrosoftWorld(request.getfixturevalue("egress"), request.getfixturevalue("microsoft"), switch)
         return
-    server: DavServer = request.getfixturevalue(request.param)
     provider: CaldavProvider = request.getfixturevalue("caldav")
+    if request.param == "own_server":
+        found: OwnServer = request.getfixturevalue("own_server")
+        made = CaldavWorld.make(provider, found.server, found.home, found.username, found.password, switch, locks=False)
+        yield made
+        made.close()
+        return
+    server: DavServer = request.getfixturevalue(request.param)
     if request.param == "radicale":
         user: str = request.getfixturevalue("username")
         made = CaldavWorld.make(provider, server, f"/{user}/", user, PASSWORD, switch, locks=True)

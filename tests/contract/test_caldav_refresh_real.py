@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,23 +14,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from calendar_server.core.model import CalendarId, Preset, ProviderName
 from calendar_server.providers.base import Link
 from calendar_server.providers.caldav import CaldavProvider
-from tests.contract.conftest import PASSWORD
+from tests.contract.conftest import OWN_SERVER, PASSWORD
 from tests.contract.test_caldav_refresh import Mirror, assert_same
 from tests.contract.worlds import link_of, soon
-from tests.fakes.dav_servers import DavServer
+from tests.fakes.dav_servers import DavServer, OwnServer
 
 _names = itertools.count(1)
 
 
 @dataclass
 class Place:
-    """Where calendars are made at a server. ``requests`` counts what goes out."""
+    """Where calendars are made at a server. ``requests`` counts what goes out, ``unchanged_most`` of them where nothing has
+    changed: signals that are times are not relied on in the first seconds."""
 
     server: DavServer
     home: str
     provider: CaldavProvider
     link: Link
     requests: list[int] = field(default_factory=lambda: [0])
+    unchanged_most: int = 1
 
     @classmethod
     def of(cls, server: DavServer, home: str, provider: CaldavProvider, username: str, password: str) -> Place:
@@ -56,8 +58,14 @@ class Place:
         return self.requests[0] - before
 
 
-@pytest.fixture(params=["radicale", "xandikos"])
+@pytest.fixture(params=["radicale", "xandikos", *OWN_SERVER])
 def place(request: pytest.FixtureRequest, caldav: CaldavProvider) -> Iterator[Place]:
+    if request.param == "own_server":
+        own: OwnServer = request.getfixturevalue("own_server")
+        first = own.server.make_calendar(f"{own.home}first{next(_names)}/")
+        yield replace(Place.of(own.server, own.home, caldav, own.username, own.password), unchanged_most=2)
+        own.server.delete(first)
+        return
     server: DavServer = request.getfixturevalue(request.param)
     if request.param == "radicale":
         user: str = request.getfixturevalue("username")
@@ -151,7 +159,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def refresh_twice(self) -> None:
         assert_same(self.held)
-        assert self.place.counted(self.held.refresh) == 1
+        assert self.place.counted(self.held.refresh) <= self.place.unchanged_most
         assert self.held.unchanged
 
     @invariant()
@@ -177,6 +185,8 @@ def test_after_any_history_a_refresh_is_as_good_as_a_full_read(place: Place) -> 
 
 
 def test_nothing_changed_is_one_request_and_one_change_is_three(place: Place) -> None:
+    if place.unchanged_most > 1:
+        pytest.skip("it is not known what the signals of this server are")
     mirror = place.mirror()
     for number in range(15):
         uid = f"n{number}"

@@ -28,7 +28,7 @@ from tests.contract.truth_worlds import (
     server_world,
     strange_world,
 )
-from tests.fakes.dav_servers import DavServer
+from tests.fakes.dav_servers import DavServer, OwnServer
 from tests.fakes.faulty_line import FaultyLine
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
@@ -78,6 +78,16 @@ def test_radicale(player: Player, radicale: DavServer, username: str, caldav: Ca
 def test_xandikos(player: Player, xandikos: DavServer, caldav: Callable[[], CaldavProvider]) -> None:
     with FaultyLine(xandikos.url, DAV_VOICE) as line:
         play(player, lambda: server_world(xandikos, line, caldav(), "/user/calendars/", "anybody", "anything"), 3)
+
+
+def test_own_server(player: Player, own_server: OwnServer, caldav: Callable[[], CaldavProvider]) -> None:
+    server, home = own_server.server, own_server.home
+    with FaultyLine(server.url, DAV_VOICE) as line:
+        play(
+            player,
+            lambda: server_world(server, line, caldav(), home, own_server.username, own_server.password),
+            3,
+        )
 
 
 def test_a_strange_server(player: Player, dav: StrangeDav, caldav: Callable[[], CaldavProvider]) -> None:

@@ -1,4 +1,9 @@
-"""Real CalDAV servers from PyPI on loopback, each a process of its own in a folder of its own, stopped by its pid.
+"""Real CalDAV servers on loopback: from PyPI, each a process of its own in a folder of its own, stopped by its pid; and any
+other that the environment names, whose test account must have nothing in it that is worth keeping.
+
+    DAV_URL     what people would enter: http://127.0.0.1:20000/SOGo/dav/
+    DAV_HOME    where the account's calendars are: /SOGo/dav/anna/Calendar/
+    DAV_LOGIN   name:password
 
 Radicale has users with passwords (the set may be anything), lets each into their own calendars, and hands out
 ``locked`` calendars for reading only. Xandikos has one user and asks for no password.
@@ -64,9 +69,16 @@ class DavServer:
     def port(self) -> int:
         return int(httpx.URL(self.url).port or 80)
 
+    @property
+    def path(self) -> str:
+        """Where at the server CalDAV begins."""
+        return httpx.URL(self.url).path
+
     def request(self, method: str, path: str, content: str = "", **headers: str) -> httpx.Response:
         """Do something behind everybody's back."""
-        with httpx.Client(auth=self.auth, trust_env=False, base_url=self.url, timeout=30) as client:
+        with httpx.Client(
+            auth=self.auth, trust_env=False, base_url=httpx.URL(self.url).join("/"), timeout=30
+        ) as client:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return client.request(method, path, content=content.encode(), headers=named)
 
@@ -75,14 +87,18 @@ class DavServer:
         self.request("MKCOL", f"/{name}/").raise_for_status()
 
     def make_calendar(self, path: str, properties: str = "") -> str:
-        """Make a calendar named as its last segment; answers its path."""
+        """Make a calendar named as its last segment, in place of one that was left there; answers its path."""
         name = path.rstrip("/").rpartition("/")[2]
         body = (
             '<?xml version="1.0"?><C:mkcalendar xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav" '
             f'xmlns:I="http://apple.com/ns/ical/"><D:set><D:prop><D:displayname>{name}</D:displayname>{properties}</D:prop>'
             "</D:set></C:mkcalendar>"
         )
-        self.request("MKCALENDAR", path, body, content_type="application/xml").raise_for_status()
+        answer = self.request("MKCALENDAR", path, body, content_type="application/xml")
+        if answer.status_code in (405, 409):
+            self.delete(path)
+            answer = self.request("MKCALENDAR", path, body, content_type="application/xml")
+        answer.raise_for_status()
         return path
 
     def put(self, path: str, text: str) -> None:
@@ -100,6 +116,33 @@ class DavServer:
     def delete(self, path: str) -> None:
         """Take a resource or a calendar away."""
         self.request("DELETE", path).raise_for_status()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """A server that somebody else runs, with an account for tests."""
+
+    server: DavServer
+    home: str
+    username: str
+    password: str
+
+
+def own_server() -> OwnServer | None:
+    """The server that the environment names, see the module; None if it names none. Raises ``ValueError``."""
+    told = [os.environ.get(f"DAV_{name}", "") for name in ("URL", "HOME", "LOGIN")]
+    url, home, login = told
+    if not any(told):
+        return None
+    username, colon, password = login.partition(":")
+    if not (
+        httpx.URL(url).host in ("127.0.0.1", "localhost") and url.startswith("http:") and home[-1:] == "/" and colon
+    ):
+        raise ValueError(
+            "DAV_URL must be http://127.0.0.1:PORT/…, for faults are put between; DAV_HOME a path that "
+            "ends with a slash, DAV_LOGIN name:password."
+        )
+    return OwnServer(DavServer(url, (username, password)), home, username, password)
 
 
 @contextlib.contextmanager
