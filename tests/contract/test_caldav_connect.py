@@ -265,10 +265,18 @@ class TestChoice:
 
     def test_inboxes_and_deleted_calendars_are_left_out(self, account: StrangeAccount) -> None:
         account.dav.shelves["/dav/home/in/"] = Shelf("In", types="<C:schedule-inbox/>")
-        account.dav.shelves["/dav/home/out/"] = Shelf("Out", types="<C:schedule-outbox/>")
         deleted = '<x:deleted-calendar xmlns:x="http://nextcloud.com/ns"/>'
         account.dav.shelves["/dav/home/bin/"] = Shelf("Bin", types=deleted)
         assert account.connect().busy_calendar_ids == (WORK,)
+
+    def test_a_calendar_that_is_an_outbox_besides_blocks(self, account: StrangeAccount) -> None:
+        """As is the main one at SOGo, and also the one where invitations go."""
+        main = "/dav/home/personal/"
+        account.dav.shelves[main] = Shelf("Personal", types="<C:schedule-outbox/>")
+        account.dav.default_calendar = main
+        assert account.connect().busy_calendar_ids == (WORK, main)
+        assert account.connect().calendar_id == main
+        assert account.connect(main).busy_calendar_ids == (main,)
 
     def test_name_zone_and_color_are_told(self, account: StrangeAccount) -> None:
         account.dav.shelves[WORK].name = "Arbeit & Büro"

@@ -335,10 +335,10 @@ def _located(session: Session, href: str, answer: Answer) -> str:
 
 
 def _is_calendar(member: Member) -> bool:
+    """Whether events in it may block. A calendar that is an outbox besides is one: at SOGo, everybody's main calendar."""
     types = member.found[protocol.RESOURCE_TYPE].tags if protocol.RESOURCE_TYPE in member.found else frozenset()
     return protocol.CALENDAR in types and not types & {
         protocol.CALDAV + "schedule-inbox",
-        protocol.CALDAV + "schedule-outbox",
         protocol.NEXTCLOUD + "deleted-calendar",
     }
 
