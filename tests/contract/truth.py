@@ -522,7 +522,7 @@ class Truth:
             must, may = functools.reduce(operator.and_, found), functools.reduce(operator.or_, found)
         if calendar.calendar_id == self.world.work:
             own_must, own_may = self._ours(since, query, lying=lying)
-            if calendar.state is BusyState.STALE:
+            if calendar.state is BusyState.STALE or lying:
                 own_may |= functools.reduce(operator.or_, map(self._under_former_ids, self.places), 0)
             must, may = must | own_must, may | own_may
         return must, may
@@ -544,7 +544,8 @@ class Truth:
         return must, may
 
     def _under_former_ids(self, booking_id: BookingId) -> int:
-        """Where an old read may have an event of ours under an id that it has no more. It is read again, if it can be."""
+        """Where an old read may have an event of ours under an id that it has no more: what stands there is read again,
+        unless that fails or the feed says that nothing has changed."""
         (row,) = self.store.outbox.of_booking(self.caller.organization_id, booking_id)
         place = self.places[booking_id]
         return place.tried | place.moved if row.generation > 1 else 0
