@@ -383,6 +383,7 @@ class TestSignalsThatAreTimes:
             (f"{time.time() - 60:.0f}", False),
             (f"{datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=1):%Y%m%d-%H%M%S}", False),
             ("17", False),
+            ("7" * 1000 + f"{time.time():.0f}", False),
             ("\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669\u0660", False),
         ):
             told = (

@@ -288,3 +288,16 @@ def test_closing_ends_the_kept_lines(egress: Egress) -> None:
         get(egress, server.url)
         egress.close()
         assert ended.wait(5)
+
+
+def test_a_line_that_is_only_old_was_not_closed_by_its_server() -> None:
+    clock = Clock()
+    with RawServer(hello) as server, way_out(clock=clock) as egress:
+        # So that it is found old when it is taken, not when those that wait are looked through, once a second.
+        clock.now += 0.5
+        for _ in range(81):
+            get(egress, server.url)
+            clock.now += 0.75
+        assert len(server.connections) == 2
+        egress.exchange("PUT", server.url, headers={}, content=b"x", deadline=Deadline.after(5))
+        assert len(server.connections) == 2

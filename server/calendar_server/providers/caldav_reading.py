@@ -32,6 +32,8 @@ TEXT_MOST = 40_000_000
 """Bytes of memory for the texts of one read: a letter takes from one to four."""
 SINGLE_LOOKS_MOST = 20
 """Events asked for one by one in one read."""
+TIME_MOST = 200
+"""Characters of a signal in which a time is looked for. A server may send megabytes."""
 YOUNG_S = 2
 """Seconds by which a signal that is a time has to differ from now for its second to be over, whatever the clocks say."""
 
@@ -134,7 +136,7 @@ def _is_young(signal: str, answer: Answer) -> bool:
     SOGo's are: of two changes in one second the second does not show. What has the time in it and a counter besides is
     taken for such a one as well, which costs a list.
     """
-    figures = "".join(filter(str.isdecimal, signal))
+    figures = "".join(filter(str.isdecimal, signal[:TIME_MOST]))
     if len(figures) < len("1700000000"):
         return False
     moments = {int(time.time())}

@@ -209,9 +209,12 @@ class _Lines:
                 if waiting and self._clock() - waiting[-1].kept_at <= idle_s:
                     line = self._out(origin, newest=True)
             _close_all(ended)
-            if line is None or (not self._is_over(line) and line.is_whole()):
-                return line
-            self.was_closed(line)
+            if line is None:
+                return None
+            if not self._is_over(line):
+                if line.is_whole():
+                    return line
+                self.was_closed(line)
             line.close()
 
     def put(self, line: Line) -> None:
