@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import select
 import sys
 import threading
 import time
 import traceback
+from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TextIO
@@ -50,6 +53,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _VALUE_MOST = 200
 _FRAMES_MOST = 30
+LINES_WAITING_MOST = 1000
+"""Lines that wait for a slow stream; from then on who has something to tell waits with them."""
 
 
 # Logs
@@ -84,11 +89,61 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-class _Lines(logging.StreamHandler[TextIO]):
-    """Writes lines; a line that cannot be written is lost in silence, as the report would quote its arguments."""
+class _Lines(logging.Handler):
+    """Writes lines to a stream, and lets nobody wait for another's line as long as few are on their way.
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        return
+    Who finds nobody writing writes, also what others bring meanwhile. So a call's thread hands its line over and goes on:
+    when a hundred calls ended at once, their threads stood in a queue here for longer than their answers took.
+
+    A line that cannot be written is lost in silence, as the report would quote its arguments.
+    """
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._stream = stream
+        self._waiting: deque[str] = deque()
+        self._writing = threading.Lock()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As the base's, without its lock."""
+        told = bool(self.filter(record))
+        if told:
+            self.emit(record)
+        return told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Format the record, here and now, and have it written."""
+        try:
+            self._waiting.append(self.format(record) + "\n")
+        except Exception:
+            return
+        self._write(patient=len(self._waiting) > LINES_WAITING_MOST)
+
+    def flush(self) -> None:
+        """Write all that waits, and wait for what another writes."""
+        self._write(patient=True)
+        with self._writing:
+            pass
+
+    def _write(self, *, patient: bool) -> None:
+        # Looked at again after the end of each turn: a line that came in its last moment has nobody else.
+        while self._waiting and self._writing.acquire(blocking=patient):
+            try:
+                while lines := self._some():
+                    with suppress(Exception):
+                        self._stream.write(lines)
+                        self._stream.flush()
+            finally:
+                self._writing.release()
+
+    def _some(self) -> str:
+        """Lines for one write, of which those of other processes into the same pipe cannot fall into the middle."""
+        some: list[str] = []
+        size = 0
+        while self._waiting and (not some or size + len(self._waiting[0]) <= select.PIPE_BUF):
+            some.append(self._waiting.popleft())
+            size += len(some[-1])
+        return "".join(some)
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:

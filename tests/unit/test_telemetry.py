@@ -6,16 +6,18 @@ import io
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from calendar_server.telemetry import configure_logging, request_id
+from calendar_server.telemetry import LINES_WAITING_MOST, configure_logging, request_id
 
 
 @dataclass
@@ -177,6 +179,85 @@ def test_a_line_that_cannot_be_written_is_no_error(log: Log, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
 
 
+class Slow(io.StringIO):
+    """A stream whose writes wait until it flows, and which remembers what each of them brought."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.flows = threading.Event(), threading.Event()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.begun.set()
+        assert self.flows.wait(20)
+        self.writes.append(text)
+        return len(text)
+
+
+@pytest.fixture
+def slow(log: Log) -> Slow:
+    """The log's stream from now on, with one line on its way."""
+    slow = Slow()
+    configure_logging("info", slow)
+    threading.Thread(target=OURS.info, args=("first",)).start()
+    assert slow.begun.wait(20)
+    return slow
+
+
+def told(slow: Slow) -> list[str]:
+    """The events that have been written."""
+    return [json.loads(line)["event"] for line in "".join(slow.writes).splitlines()]
+
+
+def wait_for(slow: Slow, number: int) -> None:
+    ends_at = time.monotonic() + 20
+    while len(told(slow)) < number:
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
+
+
+def test_a_slow_stream_holds_nobody_up(slow: Slow) -> None:
+    for number in range(200):
+        OURS.info(f"call{number}")
+    assert slow.writes == []
+    slow.flows.set()
+    wait_for(slow, 201)
+    assert told(slow) == ["first", *(f"call{number}" for number in range(200))]
+
+
+def test_lines_are_written_together_but_each_write_is_one_to_a_pipe(slow: Slow) -> None:
+    for number in range(200):
+        OURS.info(f"call{number}")
+    slow.flows.set()
+    wait_for(slow, 201)
+    assert len(slow.writes) < 20
+    assert all(len(text) <= select.PIPE_BUF and text.endswith("\n") for text in slow.writes)
+
+
+def test_not_many_lines_wait_for_a_slow_stream(slow: Slow) -> None:
+    for _ in range(LINES_WAITING_MOST):
+        OURS.info("call")
+    last = threading.Thread(target=OURS.info, args=("last",))
+    last.start()
+    last.join(0.2)
+    assert last.is_alive()
+    slow.flows.set()
+    last.join(20)
+    assert not last.is_alive()
+    wait_for(slow, LINES_WAITING_MOST + 2)
+
+
+def test_the_end_of_the_process_waits_for_what_is_on_its_way(slow: Slow) -> None:
+    ending = threading.Thread(target=logging.getLogger().handlers[0].flush)
+    ending.start()
+    ending.join(0.1)
+    assert ending.is_alive()
+    slow.flows.set()
+    ending.join(20)
+    assert told(slow) == ["first"]
+
+
 def test_by_default_lines_go_to_standard_error(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info")
-    assert logging.getLogger().handlers[0].stream is sys.stderr  # type: ignore[attr-defined]
+    OURS.info("call")
+    assert json.loads(capsys.readouterr().err)["event"] == "call"
