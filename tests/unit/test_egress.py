@@ -119,6 +119,13 @@ def test_a_request_arrives_as_it_was_meant(egress: Egress) -> None:
     assert request.headers["host"] == f"127.0.0.1:{server.port}"
 
 
+def test_a_long_request_arrives_whole_though_it_is_read_late(egress: Egress) -> None:
+    content = bytes(range(256)) * 40_000
+    with RawServer(hello, on_connect=lambda connection: time.sleep(0.3)) as server:
+        egress.exchange("PUT", server.url + "/a", headers={}, content=content, deadline=Deadline.after(10))
+    assert server.requests[0].body == content
+
+
 def test_headers_that_the_way_out_answers_for_cannot_be_overridden(egress: Egress) -> None:
     ours = {"host": "inner", "Accept-Encoding": "gzip", "Content-Length": "99", "Transfer-Encoding": "chunked"}
     with RawServer(hello) as server:

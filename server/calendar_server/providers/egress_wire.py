@@ -11,6 +11,7 @@ TLS runs over memory buffers, not over ``SSLSocket``: OpenSSL answers for itself
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -87,40 +88,53 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """A TCP connection."""
+    """A TCP connection.
+
+    Not by the socket's own time-outs: each read or write by those is three calls to the system, before each of which the
+    interpreter is given away, and with fifty conversations it takes long to get it back.
+    """
 
     def __init__(self, connected: socket.socket):
+        connected.setblocking(False)
         self._socket = connected
+        self._readable = select.poll()
+        self._readable.register(connected, select.POLLIN)
 
     def receive(self, bytes_max: int, allowance: Allowance) -> bytes:
         if allowance.on_wire >= allowance.on_wire_max:
             raise AnswerTooLarge
-        self._socket.settimeout(allowance.seconds())
-        try:
-            data = self._socket.recv(min(bytes_max, READ_BYTES))
-        except TimeoutError:
-            raise _too_slow() from None
-        allowance.on_wire += len(data)
-        return data
+        while True:
+            _await(self._readable, allowance)
+            try:
+                data = self._socket.recv(min(bytes_max, READ_BYTES))
+            except BlockingIOError:
+                continue
+            allowance.on_wire += len(data)
+            return data
 
     def send(self, data: bytes, allowance: Allowance) -> None:
         rest = memoryview(data)
         while rest:
-            self._socket.settimeout(allowance.seconds())
+            allowance.seconds()
             try:
-                sent = self._socket.send(rest[:READ_BYTES])
-            except TimeoutError:
-                raise _too_slow() from None
-            rest = rest[sent:]
+                rest = rest[self._socket.send(rest[:READ_BYTES]) :]
+            except BlockingIOError:
+                writable = select.poll()
+                writable.register(self._socket, select.POLLOUT)
+                _await(writable, allowance)
 
     def stirs(self) -> bool:
         """Whether bytes or the end have come in. On an idle line either means that it cannot be used again."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._readable.poll(0))
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _await(poll: select.poll, allowance: Allowance) -> None:
+    """Wait until the line is ready, broken or at its end."""
+    if not poll.poll(math.ceil(allowance.seconds() * 1000)):
+        raise _too_slow()
 
 
 class TlsWire:
