@@ -22,6 +22,7 @@ from typing import Any
 
 from calendar_server.core.busy import Vote
 from calendar_server.core.model import EventId
+from calendar_server.core.packing import squeezed
 from calendar_server.providers.base import MEMORY_BYTES
 
 _VERSION = b"caldav1\n"
@@ -147,7 +148,7 @@ def _parts(memory: bytes) -> tuple[bytes, bytes]:
 
 
 def _packed(value: object) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 1)
+    return squeezed(json.dumps(value, separators=(",", ":")).encode("ascii"), 1)
 
 
 def _text(part: bytes) -> Any:
