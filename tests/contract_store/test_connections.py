@@ -292,6 +292,12 @@ class TestGrants:
         added = add_connection(store, organization)
         assert store.connections.grant(added.id) == SealedGrant(SEALED, 1)
 
+    def test_many_come_at_once(self, store: Store, organization: OrganizationId) -> None:
+        added = [add_connection(store, organization, number) for number in range(3)]
+        store.connections.disconnect(organization, added[1].id, 9)
+        found = store.connections.grants([*(connection.id for connection in added), NOBODY])
+        assert found == {added[0].id: SealedGrant(SEALED, 1), added[2].id: SealedGrant(SEALED, 1)}
+
     def test_an_unknown_one_has_none(self, store: Store) -> None:
         assert store.connections.grant(NOBODY) is None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -24,14 +25,14 @@ from calendar_server.core.model import (
     UnreadableEvent,
 )
 from calendar_server.errors import NeedsReauth, NotFound, ProviderThrottled, ProviderUnavailable, StoreUnavailable
-from calendar_server.providers.base import Deadline, Link, Refreshed, Remembered
+from calendar_server.providers.base import Deadline, Link, Refreshed, Remembered, Secret
 from calendar_server.providers.memory import MemoryProvider
 from calendar_server.store.mirror import BusyRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, Target, UpdateCommand
 from calendar_server.usecases.grants import Grants
-from calendar_server.usecases.refresh import Need
+from calendar_server.usecases.refresh import GRANT_S, Need
 from calendar_server.worker.refreshing import Refreshing
 from tests.usecases.conftest import (
     HOME,
@@ -449,6 +450,94 @@ class TestSharing:
         assert sorted(begun) == sorted((c.id, each) for c in connections for each in (WORK, HOME))
         availability.close()
         refresher.close()
+
+    def test_whoever_has_to_read_more_holds_up_none_of_those_who_waited_with_it(self, world: World) -> None:
+        anna, ben = (Need(world.connect(name), (WORK,)) for name in ("anna", "ben"))
+        wide = Interval(NOON_TO_ONE.start, NOON + 1000 * DAY)
+        gates = {
+            (need.connection.id, window.end): threading.Event()
+            for need in (anna, ben)
+            for window in (NOON_TO_ONE, wide)
+        }
+
+        class Slow(MemoryProvider):
+            def refresh_calendar(
+                self,
+                link: Link,
+                calendar_id: CalendarId,
+                window: Interval,
+                before: Remembered | None,
+                deadline: Deadline,
+            ) -> Refreshed:
+                gates[link.connection.id, window.end].wait(20)
+                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+
+        provider = Slow([Calendar(WORK), Calendar(HOME)])
+        refresher = build_availability(world.store, Grants(world.store, VAULT, {}), {ProviderName.CALDAV: provider})[1]
+        now = world.store.now()
+
+        def ask(window: Interval, *needs: Need) -> Future[object]:
+            return callers.submit(
+                refresher.refresh, needs, window, not_before=now, full=False, deadline=Deadline.after(20)
+            )
+
+        def until_waiting(need: Need, number: int) -> None:
+            ends_at = time.monotonic() + 20
+            while not (flight := refresher._flights.get(need.connection.id)) or len(flight.done._waiting) < number:
+                assert time.monotonic() < ends_at
+                time.sleep(0.005)
+
+        with ThreadPoolExecutor(4) as callers:
+            ask(NOON_TO_ONE, anna, ben)
+            until_waiting(ben, 0)
+            # As many as go on at once, and each has to read another calendar anew.
+            more = [ask(wide, anna), ask(wide, ben, anna)]
+            until_waiting(ben, 1)
+            gates[ben.connection.id, NOON_TO_ONE.end].set()
+            until_waiting(anna, 2)
+            last = ask(NOON_TO_ONE, anna)
+            until_waiting(anna, 3)
+            gates[anna.connection.id, NOON_TO_ONE.end].set()
+            last.result(10)
+            assert not any(each.done() for each in more)
+            for gate in gates.values():
+                gate.set()
+            for each in more:
+                each.result(20)
+        refresher.close()
+
+    def test_who_waits_long_for_a_thread_takes_the_grant_of_then(self, world: World) -> None:
+        connections = sorted((world.connect(name) for name in ("anna", "ben")), key=lambda each: each.id)
+        grants = Grants(world.store, VAULT, {})
+        used = []
+
+        class Slow(MemoryProvider):
+            def refresh_calendar(
+                self,
+                link: Link,
+                calendar_id: CalendarId,
+                window: Interval,
+                before: Remembered | None,
+                deadline: Deadline,
+            ) -> Refreshed:
+                if not used:
+                    # While the first is read, the second's password is changed.
+                    for other in connections:
+                        if other.id != link.connection.id:
+                            old = world.store.connections.grant(other.id)
+                            assert old is not None
+                            secret = Secret({"username": "", "password": "newer"})
+                            world.store.connections.reseal(other.id, old.sealed, grants.seal(other.id, secret))
+                    time.sleep(GRANT_S + 0.1)
+                used.append(link.secret["password"])
+                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+
+        provider = Slow([Calendar(WORK), Calendar(HOME)])
+        refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider}, read_threads=1)[1]
+        needs = [Need(connection, (WORK,)) for connection in connections]
+        now = world.store.now()
+        refresher.refresh(needs, NOON_TO_ONE, not_before=now, full=True, deadline=Deadline.after(20))
+        assert used == ["right", "newer"]
 
     def test_who_looked_too_early_finds_what_was_read_meanwhile(self, world: World, exchanges: Exchanges) -> None:
         connection, before = world.connect(), world.store.now()

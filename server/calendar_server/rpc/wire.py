@@ -23,6 +23,7 @@ KEPT_MOST = 20_000
 _ONE, _TWO, _THREE, _FOUR, _FIVE, _SIX, _SEVEN = (bytes([number << 3 | 2]) for number in range(1, 8))
 _STATE_NUMBER = {name.removeprefix("BUSY_STATE_"): number for name, number in availability_pb2.BusyState.items()}
 _COMPLETE = b"\x10\x01"
+_FORM = "wire"
 # Whole seconds from 1978 to 3058 take five bytes: two pairs that are not the last, and the last.
 _FIVE_BYTES_FIRST, _FIVE_BYTES_LAST = 1 << 28, (1 << 35) - 1
 _PAIRS = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14)]
@@ -41,9 +42,12 @@ class Encoded:
 
 def busy_wire(answer: BusyAnswer) -> bytes:
     """The bytes of the ``GetBusyResponse``."""
-    return response_wire(
-        intervals_wire(answer.busy), answer.complete, [calendar_wire(calendar) for calendar in answer.calendars]
-    )
+    forms = {} if answer.forms is None else answer.forms
+    made = forms.get(_FORM)
+    if made is None:
+        calendars = [calendar_wire(calendar) for calendar in answer.calendars]
+        made = forms[_FORM] = response_wire(intervals_wire(answer.busy), answer.complete, calendars)
+    return made
 
 
 def response_wire(busy: bytes, complete: bool, calendars: Iterable[bytes]) -> bytes:

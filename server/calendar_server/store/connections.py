@@ -244,6 +244,18 @@ class Connections:
         )
         return SealedGrant(*rows[0]) if rows else None
 
+    def grants(self, connection_ids: Sequence[ConnectionId]) -> dict[ConnectionId, SealedGrant]:
+        """The grants as they are stored, of those among them that are live."""
+        found: dict[ConnectionId, SealedGrant] = {}
+        for chunk in chunks(sorted(set(connection_ids))):
+            marks = ", ".join("?" * len(chunk))
+            sql = (
+                "SELECT id, sealed_grant, grant_version FROM connections "  # noqa: S608
+                f"WHERE disconnected_at IS NULL AND id IN ({marks})"
+            )
+            found |= {row[0]: SealedGrant(*row[1:]) for row in self._database.fetch(sql, chunk)}
+        return found
+
     def is_live(self, connection_id: ConnectionId) -> bool:
         """Whether it is known and was not disconnected."""
         # Before every exchange with a provider, so it is written out: building a query costs more than running it.

@@ -10,7 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calendar_server.core.availability import Options, Ours, Overlay, Verdict, blocked, unreadable, verdicts
 from calendar_server.core.intervals import merge, touches
@@ -44,6 +44,8 @@ from calendar_server.providers.base import Deadline
 from calendar_server.store.store import Store
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
+from calendar_server.usecases.kept_answers import KeptAnswers
+from calendar_server.usecases.landing import Turn
 from calendar_server.usecases.refresh import Key, Need, Outcome, Refresher, Unsaved
 from calendar_server.usecases.snapshots import Group, Held, Outdated, Snapshot, Snapshots
 from calendar_server.usecases.watching import Watching
@@ -88,12 +90,27 @@ Reads = Mapping[Key, Seen | CalendarError]
 """What a round of reads found, per calendar in the order asked: a read, or why there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What providers were asked about for an answer, with the error where there was one; and what was not stored."""
+@dataclass(slots=True)
+class _Call:
+    """One question on its way to an answer.
 
-    errors: dict[Key, CalendarError | None]
-    unsaved: dict[Key, Unsaved]
+    ``asked``: what providers were asked about for it, with the error where there was one; ``unsaved``: what of that could
+    not be stored. ``since`` (``time.monotonic``): what was committed by then has to be in the answer.
+    """
+
+    caller: Caller
+    query: BusyQuery
+    staleness_s: float
+    deadline: Deadline
+    turn: Turn
+    since: float
+    not_before: Instant | None = None
+    asked: dict[Key, CalendarError | None] = field(default_factory=dict)
+    unsaved: dict[Key, Unsaved] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        return self.staleness_s <= 0
 
 
 Failure = tuple[CalendarError, CalendarBusy]
@@ -124,6 +141,7 @@ class Availability:
         self._metrics = metrics or Metrics()
         self._refresher = refresher
         self._snapshots = Snapshots(store, entries=cache_entries)
+        self._kept = KeptAnswers()
         self._call_s = call_s
         self._max_staleness_s = max_staleness_s
         self._unreadable_retry_s = unreadable_retry_s
@@ -143,29 +161,36 @@ class Availability:
         every calendar is read in full after the call arrived.
         """
         staleness_s = self._max_staleness_s if query.max_staleness_s is None else query.max_staleness_s
-        deadline = self.deadline(caller)
-        not_before: Instant | None = None
-        asked: dict[Key, CalendarError | None] = {}
-        unsaved: dict[Key, Unsaved] = {}
-        for _ in range(ROUNDS_MOST):
-            try:
-                group, now = self._snapshots.of(caller.organization_id, query.target)
-                if unsaved:
-                    group = self._snapshots.with_unsaved(group, unsaved, now)
-                if not_before is None:
-                    not_before = now - round(staleness_s * SECOND)
-                lacking = _lacking(group.snapshots, query.window, not_before, staleness_s <= 0, asked)
-                if not lacking:
-                    answer = self._answer(group, query, not_before, asked, now)
-                    self._count(answer, len(asked), now)
+        with Turn() as turn:
+            call = _Call(caller, query, staleness_s, self.deadline(caller), turn, since=time.monotonic())
+            for _ in range(ROUNDS_MOST):
+                try:
+                    answer = self._round(call)
+                except Outdated:
+                    call.since = time.monotonic()
+                    continue
+                if answer is not None:
                     return answer
-                full = staleness_s <= 0
-                found = self._ask(caller, group.snapshots, lacking, query.window, not_before, full, deadline, now)
-                asked |= found.errors
-                unsaved |= found.unsaved
-            except Outdated:
-                continue
         raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
+
+    def _round(self, call: _Call) -> BusyAnswer | None:
+        """The answer by what is known; None: providers were asked, look again. Raises ``Outdated``."""
+        query = call.query
+        group, now = self._snapshots.of(call.caller.organization_id, query.target, call.since)
+        if call.unsaved:
+            group = self._snapshots.with_unsaved(group, call.unsaved, now)
+        if call.not_before is None:
+            call.not_before = now - round(call.staleness_s * SECOND)
+        lacking = _lacking(group.snapshots, query.window, call.not_before, call.full, call.asked)
+        if lacking:
+            self._ask(call, group.snapshots, lacking, call.not_before, now)
+            return None
+        answer = self._kept.get(group, query, call.not_before, call.asked)
+        if answer is None:
+            answer = self._kept.keep(group, query, self._answer(group, query, call.not_before, call.asked, now))
+        self._note_use(group.snapshots, now)
+        self._count(answer, len(call.asked), now)
+        return answer
 
     def _count(self, answer: BusyAnswer, asked: int, now: Instant) -> None:
         # Answers of the mirror come by the thousands: what is complete is fresh throughout, and needs no looking.
@@ -219,39 +244,46 @@ class Availability:
 
     def _ask(
         self,
-        caller: Caller,
+        call: _Call,
         snapshots: Sequence[Snapshot],
         lacking: Mapping[ConnectionId, tuple[CalendarId, ...]],
-        window: Interval,
         not_before: Instant,
-        full: bool,
-        deadline: Deadline,
         now: Instant,
-    ) -> _Asked:
-        """Have what is lacking refreshed. Answers what was asked, with the error where there was one."""
+    ) -> None:
+        """Have what is lacking refreshed."""
         asked: dict[Key, CalendarError | None] = {}
         for snapshot in snapshots:
             refused = NeedsReauth() if snapshot.head.status is ConnectionStatus.NEEDS_REAUTH else None
             for calendar_id in lacking.get(snapshot.head.id, ()):
                 asked[snapshot.head.id, calendar_id] = refused or _throttled(snapshot.held.get(calendar_id), now)
-        connections = self._snapshots.connections(caller.organization_id, list(lacking))
+        connections = self._snapshots.connections(call.caller.organization_id, list(lacking), call.since)
         needs = [
             Need(connection, calendar_ids)
             for connection in connections
             if (calendar_ids := tuple(each for each in lacking[connection.id] if asked[connection.id, each] is None))
         ]
-        if not needs:
-            return _Asked(asked, {})
-        outcome = self._waiting(needs, window, not_before, full, deadline)
-        return _Asked({**asked, **outcome.errors}, outcome.unsaved)
+        if needs:
+            outcome = self._waiting(needs, call.query.window, not_before, call.full, call.deadline, call.turn)
+            asked |= outcome.errors
+            call.unsaved |= outcome.unsaved
+            call.since = max(call.since, outcome.landed_at)
+        call.asked |= asked
 
     def _waiting(
-        self, needs: Sequence[Need], window: Interval, not_before: Instant, full: bool, deadline: Deadline
+        self,
+        needs: Sequence[Need],
+        window: Interval,
+        not_before: Instant,
+        full: bool,
+        deadline: Deadline,
+        turn: Turn | None = None,
     ) -> Outcome:
         if not self._provider_calls.acquire(blocking=False):
             raise LimitExceeded("Too many calls wait for providers at this moment. Try again.", retry_after_s=1)
         try:
-            return self._refresher.refresh(needs, window, not_before=not_before, full=full, deadline=deadline)
+            return self._refresher.refresh(
+                needs, window, not_before=not_before, full=full, deadline=deadline, turn=turn
+            )
         finally:
             self._provider_calls.release()
 
@@ -333,7 +365,6 @@ class Availability:
             )
         if failures and not query.allow_partial:
             self.refuse(failures)
-        self._note_use(group.snapshots, now)
         return BusyAnswer(tuple(_joined(busy)), not failures, tuple(calendars))
 
     def _judged(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from calendar_server.core.drift import Drift
@@ -157,6 +157,8 @@ class BusyAnswer:
     busy: tuple[Interval, ...]
     complete: bool
     calendars: tuple[CalendarBusy, ...]
+    forms: dict[str, bytes] | None = field(default=None, compare=False, repr=False)
+    """What doors have made of it, by their names; None where it is given only once."""
 
 
 # Bookings

@@ -20,12 +20,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import TypeVar
 
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
@@ -44,14 +42,14 @@ from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable,
 from calendar_server.metrics import REFRESHES, Metrics
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Remembered
 from calendar_server.store.mirror import BusyRow, Learned
+from calendar_server.store.rows import SealedGrant
 from calendar_server.store.store import Store
 from calendar_server.usecases.grants import Grants
 from calendar_server.usecases.hosts import host_of
+from calendar_server.usecases.landing import Landing, Turn
 from calendar_server.usecases.lanes import Lanes
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Key = tuple[ConnectionId, CalendarId]
 """One calendar of one connection."""
@@ -64,6 +62,8 @@ GATHER_S = 0.02
 """Seconds in which results of a round are gathered before they are stored together."""
 ANSWER_S = 0.05
 """Seconds past a caller's deadline within which a read that has just ended still counts."""
+GRANT_S = 1.0
+"""Seconds for which a grant that was read for the whole round is used. Whoever waits longer for a thread reads its own."""
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
 
@@ -89,10 +89,14 @@ class Unsaved:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a refresh came to: the calendars that could not be read, and those whose reads could not be stored."""
+    """What a refresh came to: the calendars that could not be read, and those whose reads could not be stored.
+
+    ``landed_at`` (``time.monotonic``): all others were stored by then.
+    """
 
     errors: dict[Key, CalendarError] = field(default_factory=dict)
     unsaved: dict[Key, Unsaved] = field(default_factory=dict)
+    landed_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +109,9 @@ class _Flight:
     window: Interval
     full: bool
     deadline: Deadline
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Landing = field(default_factory=Landing)
+    landed_at: float = 0.0
+    """``time.monotonic``; all that it brought was stored by then."""
     errors: dict[CalendarId, CalendarError] = field(default_factory=dict)
     unsaved: dict[CalendarId, Unsaved] = field(default_factory=dict)
     broken: BaseException | None = None
@@ -193,14 +199,35 @@ class Refresher:
         return Interval(start - DAY, start + self._horizon + DAY)
 
     def refresh(
-        self, needs: Sequence[Need], window: Interval, *, not_before: Instant, full: bool, deadline: Deadline
+        self,
+        needs: Sequence[Need],
+        window: Interval,
+        *,
+        not_before: Instant,
+        full: bool,
+        deadline: Deadline,
+        turn: Turn | None = None,
     ) -> Outcome:
         """Bring calendars up to date by reads that begin at or after ``not_before``.
 
-        What is read covers ``window``. Raises ``StoreUnavailable`` when the database cannot even be read.
+        What is read covers ``window``. Of those who waited for the same flights one goes on as another's ``turn`` ends.
+        Raises ``StoreUnavailable`` when the database cannot even be read.
         """
+        with nullcontext(turn) if turn is not None else Turn() as own:
+            return self._refreshed(needs, window, not_before, full, deadline, own)
+
+    def _refreshed(
+        self,
+        needs: Sequence[Need],
+        window: Interval,
+        not_before: Instant,
+        full: bool,
+        deadline: Deadline,
+        turn: Turn,
+    ) -> Outcome:
         outcome = Outcome()
         errors = outcome.errors
+        landed_at = 0.0
         left = list(needs)
         while left:
             now = self._store.now()
@@ -217,14 +244,16 @@ class Refresher:
                     else:
                         shared.append((need, flight, flight.serves(need, window, not_before, full)))
             if begun:
+                turn.end()
                 self._fly(begun, deadline)
             left = []
             for flight in begun:
                 if flight.broken is not None:
                     raise flight.broken
                 _gather(flight, outcome)
+                landed_at = max(landed_at, flight.landed_at)
             for need, flight, serves in shared:
-                landed = flight.done.wait(deadline.remaining() + ANSWER_S)
+                landed = turn.wait(flight.done, deadline.remaining() + ANSWER_S)
                 if not landed:
                     errors.update(dict.fromkeys(_keys(need), _too_long()))
                 elif not serves or (flight.broken is not None) or (flight.errors and flight.deadline.at < deadline.at):
@@ -235,10 +264,12 @@ class Refresher:
                         errors.update(dict.fromkeys(_keys(need), _too_long()))
                 else:
                     _gather(flight, outcome)
+                    landed_at = max(landed_at, flight.landed_at)
         wanted_keys = {key for need in needs for key in _keys(need)}
         return Outcome(
             {key: error for key, error in errors.items() if key in wanted_keys},
             {key: unsaved for key, unsaved in outcome.unsaved.items() if key in wanted_keys},
+            landed_at,
         )
 
     def _fly(self, flights: Sequence[_Flight], deadline: Deadline) -> None:
@@ -259,13 +290,12 @@ class Refresher:
                 self._await_other(flight, deadline, time.monotonic() + patience)
         except BaseException as error:
             for flight in flights:
-                if not flight.done.is_set():
+                if not flight.done.landed:
                     flight.broken = error
             with suppress(StoreUnavailable):
                 self._store.leases.give_back_many(names, token)
         finally:
-            for flight in flights:
-                self._land(flight)
+            self._land(flights)
 
     def _await_other(self, flight: _Flight, deadline: Deadline, until: float) -> None:
         """Another process refreshes this connection. Wait for what it brings; in vain, read here as well."""
@@ -273,7 +303,7 @@ class Refresher:
         while True:
             rows = {row.calendar_id: row for row in self._store.mirror.busy([need.connection.id])}
             if all(flight.met_by(rows.get(each)) for each in need.calendar_ids):
-                self._land(flight)
+                self._land([flight])
                 return
             token, taken = self._store.leases.take_many([name], LEASE_S)
             if taken or time.monotonic() > until:
@@ -289,8 +319,9 @@ class Refresher:
             (row.connection_id, row.calendar_id): row
             for row in self._store.mirror.busy([flight.need.connection.id for flight in flights])
         }
+        granted_at = time.monotonic()
+        grants = self._store.connections.grants([flight.need.connection.id for flight in flights])
         running: dict[Future[_Result], tuple[_Flight, CalendarId]] = {}
-        ended_reads: SimpleQueue[Future[_Result]] = SimpleQueue()
         open_calendars: dict[_Flight, int] = {}
         results: dict[_Flight, dict[CalendarId, _Result | CalendarError]] = {}
         for flight in flights:
@@ -302,23 +333,23 @@ class Refresher:
             for calendar_id in lacking:
                 context = contextvars.copy_context()
                 row = rows.get((connection.id, calendar_id))
-                work = partial(context.run, self._read, flight, calendar_id, row)
+                work = partial(context.run, self._read, flight, calendar_id, row, grants.get(connection.id), granted_at)
                 future = self._threads.submit(host_of(connection), work)
                 running[future] = (flight, calendar_id)
-                future.add_done_callback(ended_reads.put)
         ended = [flight for flight in flights if not open_calendars[flight]]
         store_at = time.monotonic()
         while running or ended:
             if ended and (not running or time.monotonic() >= store_at):
                 self._store_results(ended, results, token)
-                for flight in ended:
-                    self._land(flight)
+                self._land(ended)
                 ended = []
                 continue
             until = min(store_at, deadline.at + ANSWER_S) if ended else deadline.at + ANSWER_S
-            done = _taken(ended_reads, max(0.0, until - time.monotonic()))
+            # Seldom, for each time this thread has to get the interpreter from those that read.
+            whole = ALL_COMPLETED if ended else FIRST_COMPLETED
+            done, _ = wait(running, timeout=max(0.0, until - time.monotonic()), return_when=whole)
             if not done and time.monotonic() >= deadline.at + ANSWER_S:
-                done = list(running)
+                done = set(running)
             for future in done:
                 flight, calendar_id = running.pop(future)
                 results[flight][calendar_id] = _outcome(future)
@@ -328,14 +359,23 @@ class Refresher:
                         store_at = time.monotonic() + GATHER_S
                     ended.append(flight)
 
-    def _read(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> _Result:
-        """Read one calendar, in a reading thread."""
+    def _read(
+        self,
+        flight: _Flight,
+        calendar_id: CalendarId,
+        row: BusyRow | None,
+        grant: SealedGrant | None,
+        granted_at: float,
+    ) -> _Result:
+        """Read one calendar, in a reading thread. ``grant`` was read at ``granted_at`` (``time.monotonic``)."""
         deadline, connection = flight.deadline, flight.need.connection
         deadline.check()
         before = self._remembered(flight, calendar_id, row)
         window = flight.window if before is None else before.window
         provider = self._providers[connection.provider]
-        with self._grants.use(connection) as link:
+        if time.monotonic() - granted_at > GRANT_S:
+            grant = None
+        with self._grants.use(connection, grant=grant) as link:
             refreshed = provider.refresh_calendar(link, calendar_id, window, before, deadline)
         version = 0 if row is None else row.content_version
         memory = refreshed.memory if len(refreshed.memory) <= MEMORY_BYTES else b""
@@ -461,21 +501,16 @@ class Refresher:
                 message=error.message,
             )
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flights: Sequence[_Flight]) -> None:
+        """Let those go on who wait for these flights; what these brought is stored."""
+        at = time.monotonic()
         with self._lock:
-            if self._flights.get(flight.need.connection.id) is flight:
-                del self._flights[flight.need.connection.id]
-        flight.done.set()
-
-
-def _taken(queue: SimpleQueue[T], timeout_s: float) -> list[T]:
-    """All that is in the queue; while there is nothing, wait for the first, at most so long."""
-    taken: list[T] = []
-    with suppress(Empty):
-        taken.append(queue.get(timeout=timeout_s))
-        while True:
-            taken.append(queue.get_nowait())
-    return taken
+            for flight in flights:
+                flight.landed_at = flight.landed_at or at
+                if self._flights.get(flight.need.connection.id) is flight:
+                    del self._flights[flight.need.connection.id]
+        for flight in flights:
+            flight.done.land()
 
 
 def _unsaved(flight: _Flight, results: Mapping[CalendarId, _Result | CalendarError]) -> dict[CalendarId, Unsaved]:

@@ -9,10 +9,12 @@ were made.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import is_
 
 from calendar_server.core.availability import Ours, Overlay
@@ -36,13 +38,12 @@ from calendar_server.store.mirror import BusyRow, Head
 from calendar_server.store.rows import OverlayRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.commands import CalendarBusy, Target
+from calendar_server.usecases.landing import Landing, Turn
 from calendar_server.usecases.refresh import Unsaved
 
 TARGETS_MOST = 4096
 CONNECTIONS_MOST = 64
 """Sets of connections that providers were just asked about. Good only until the next commit, so few are worth it."""
-TURNS = 64
-"""Locks that those who look the same up at once take turns by."""
 OVERLAY_BEFORE = 2 * DAY
 """Bookings that ended longer ago are not kept in snapshots, but asked for when a window reaches back to them."""
 FOR_EVER = 2**62
@@ -114,6 +115,36 @@ class Group:
         return self.plain
 
 
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What was last found for a target. ``seen``: the database's version, if it has one, before a look that began at
+    ``looked_at`` (``time.monotonic``)."""
+
+    group: Group
+    seen: int | None
+    looked_at: float
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """Connections that providers are asked about; ``seen`` and ``looked_at`` as in ``_Known``."""
+
+    connections: Sequence[Connection]
+    seen: int | None
+    looked_at: float
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """One look at the database for a target, shared by those for whom it begins late enough."""
+
+    began_at: float = math.inf
+    """``time.monotonic``; it has not begun as long as it is infinite."""
+    done: Landing = field(default_factory=Landing)
+    found: tuple[Group, Instant] | None = None
+    """None until it is done, or when it failed."""
+
+
 class Outdated(Exception):
     """The snapshot has been replaced while it was used. Take another."""
 
@@ -126,54 +157,95 @@ class Snapshots:
         self._entries = entries
         self._lock = threading.Lock()
         self._kept: OrderedDict[ConnectionId, Snapshot] = OrderedDict()
-        self._targets: dict[tuple[OrganizationId, Target], tuple[int | None, Group]] = {}
-        self._connections: dict[tuple[OrganizationId, tuple[ConnectionId, ...]], tuple[int, Sequence[Connection]]] = {}
-        self._turns = [threading.Lock() for _ in range(TURNS)]
+        self._targets: dict[tuple[OrganizationId, Target], _Known] = {}
+        self._connections: dict[tuple[OrganizationId, tuple[ConnectionId, ...]], _Asked] = {}
+        self._looks: dict[tuple[OrganizationId, Target], _Look] = {}
 
-    def of(self, organization_id: OrganizationId, target: Target) -> tuple[Group, Instant]:
+    def of(self, organization_id: OrganizationId, target: Target, since: float) -> tuple[Group, Instant]:
         """Snapshots of a target's live connections, in the order given, an owner's oldest first; and the time now.
+
+        They hold what was committed before ``since`` (``time.monotonic``), and may hold what was committed after it. So of
+        many who ask for the same at once one looks, and on SQLite those who have just waited for one read do not even wait
+        for each other.
 
         Raises ``NotFound`` for the whole call when an id is unknown, disconnected or another organization's.
         """
-        seen = self._store.data_version()
-        known = self._targets.get((organization_id, target))
-        if seen is None:
-            return self._looked_up(organization_id, target, None, known)
-        if known is not None and known[0] == seen:
-            return known[1], self._store.now()
-        # Of many who come for the same at once, as all do who waited for one read, one looks and the others find it.
-        with self._turns[hash((organization_id, target)) % TURNS]:
-            seen = self._store.data_version()
-            known = self._targets.get((organization_id, target))
-            if known is not None and known[0] == seen:
-                return known[1], self._store.now()
-            return self._looked_up(organization_id, target, seen, known)
+        key = (organization_id, target)
+        known = self._targets.get(key)
+        if not self._store.is_sqlite:
+            return self._looked_up(key, None, time.monotonic(), known)
+        if known is not None and known.looked_at >= since:
+            return known.group, self._store.now()
+        if known is not None and key not in self._looks:
+            began_at = time.monotonic()
+            if self._store.data_version() == known.seen:
+                known.looked_at = began_at
+                return known.group, self._store.now()
+        return self._looked_up_together(key, since)
 
     def connections(
-        self, organization_id: OrganizationId, connection_ids: Sequence[ConnectionId]
+        self, organization_id: OrganizationId, connection_ids: Sequence[ConnectionId], since: float
     ) -> Sequence[Connection]:
-        """The live connections with these ids, as they are now."""
-        seen = self._store.data_version()
+        """The live connections with these ids, as they were at ``since`` (``time.monotonic``) or later."""
         key = (organization_id, tuple(connection_ids))
         known = self._connections.get(key)
-        if known is not None and seen is not None and known[0] == seen:
-            return known[1]
+        if known is not None and known.looked_at >= since:
+            return known.connections
+        looked_at = time.monotonic()
+        seen = self._store.data_version()
+        if known is not None and seen is not None and known.seen == seen:
+            known.looked_at = looked_at
+            return known.connections
         found = self._store.connections.get_many(organization_id, connection_ids)
-        if seen is not None and self._entries:
+        if self._entries:
             with self._lock:
                 if len(self._connections) >= CONNECTIONS_MOST:
                     self._connections.clear()
-                self._connections[key] = (seen, found)
+                self._connections[key] = _Asked(found, seen, looked_at)
         return found
 
+    def _looked_up_together(self, key: tuple[OrganizationId, Target], since: float) -> tuple[Group, Instant]:
+        """``_looked_up``, one look at a time for each target. Who comes too late for the one under way shares the next."""
+        before: _Look | None = None
+        with self._lock:
+            look = self._looks.get(key)
+            mine = look is None or look.began_at < since
+            if look is None or mine:
+                before, look = look, _Look()
+                self._looks[key] = look
+        if not mine:
+            with Turn() as turn:
+                turn.wait(look.done, math.inf)
+            if look.found is not None:
+                return look.found
+            # What went wrong for another is found out again: an error is one caller's own.
+            began_at = time.monotonic()
+            return self._looked_up(key, self._store.data_version(), began_at, None)
+        try:
+            if before is not None:
+                with Turn() as turn:
+                    turn.wait(before.done, math.inf)
+            with self._lock:
+                began_at = look.began_at = time.monotonic()
+            seen = self._store.data_version()
+            known = self._targets.get(key)
+            if known is not None and known.seen == seen:
+                known.looked_at = began_at
+                look.found = known.group, self._store.now()
+            else:
+                look.found = self._looked_up(key, seen, began_at, known)
+            return look.found
+        finally:
+            with self._lock:
+                if self._looks.get(key) is look:
+                    del self._looks[key]
+            look.done.land()
+
     def _looked_up(
-        self,
-        organization_id: OrganizationId,
-        target: Target,
-        seen: int | None,
-        known: tuple[int | None, Group] | None,
+        self, key: tuple[OrganizationId, Target], seen: int | None, began_at: float, known: _Known | None
     ) -> tuple[Group, Instant]:
-        """What ``of`` answers, by the database. ``seen`` is its version before that."""
+        """What ``of`` answers, by the database. ``seen`` is its version before that, at ``began_at`` or later."""
+        organization_id, target = key
         heads, now = self._store.mirror.heads(organization_id, list(dict.fromkeys(target.connection_ids)), target.owner)
         if target.connection_ids:
             by_id = {head.id: head for head in heads}
@@ -186,7 +258,7 @@ class Snapshots:
         stale = [head for head in heads if (have := found[head.id]) is None or have.head.version != head.version]
         fresh = self._load(organization_id, stale, now) if stale else {}
         snapshots = [fresh.get(head.id) or found[head.id] or _none() for head in heads]
-        group = known[1] if known is not None and _same(known[1].snapshots, snapshots) else Group(snapshots)
+        group = known.group if known is not None and _same(known.group.snapshots, snapshots) else Group(snapshots)
         if self._entries:
             with self._lock:
                 for snapshot in snapshots:
@@ -196,7 +268,7 @@ class Snapshots:
                     kept.popitem(last=False)
                 if len(self._targets) >= TARGETS_MOST:
                     self._targets.clear()
-                self._targets[organization_id, target] = (seen, group)
+                self._targets[key] = _Known(group, seen, began_at)
         return group, now
 
     def with_unsaved(

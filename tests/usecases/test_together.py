@@ -1,0 +1,127 @@
+"""Many who ask at once look at the database together, and nobody by a look that began too early for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from calendar_server.core.model import Connection, Interval
+from calendar_server.errors import StoreUnavailable
+from calendar_server.usecases.commands import Target
+from calendar_server.usecases.snapshots import Group, Snapshots
+from tests.usecases.conftest import HOUR, NOON, World, booking
+
+NOON_TO_ONE = Interval(NOON, NOON + HOUR)
+
+
+class Gated:
+    """A store whose looks for a target stop when they have seen the database, until they are let go."""
+
+    def __init__(self, store: Any):
+        self._store = store
+        self.looks = 0
+        self.held = threading.Event()
+        self.go = threading.Event()
+        self.fails = False
+
+    @property
+    def mirror(self) -> Any:
+        return self
+
+    def heads(self, *arguments: Any) -> Any:
+        self.looks += 1
+        found = self._store.mirror.heads(*arguments)
+        if self.looks == 1:
+            self.held.set()
+            assert self.go.wait(20)
+            if self.fails:
+                raise StoreUnavailable("out of reach")
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name) if hasattr(self._store, name) else getattr(self._store.mirror, name)
+
+
+@pytest.fixture
+def connection(world: World) -> Connection:
+    connection = world.connect()
+    world.busy(connection)
+    return connection
+
+
+@pytest.fixture
+def gated(world: World) -> Gated:
+    return Gated(world.store)
+
+
+@pytest.fixture
+def snapshots(gated: Gated) -> Snapshots:
+    return Snapshots(gated, entries=10)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def threads(gated: Gated) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as threads:
+        yield threads
+        gated.go.set()
+
+
+@pytest.fixture
+def ask(world: World, connection: Connection, snapshots: Snapshots) -> Callable[[], Group]:
+    """Asks for what was committed up to this moment."""
+    return lambda: snapshots.of(world.caller.organization_id, Target((connection.id,)), time.monotonic())[0]
+
+
+def booked(group: Group) -> list[Interval]:
+    return [each.interval for overlays in group.snapshots[0].overlays.values() for each in overlays]
+
+
+def test_a_look_that_began_before_a_commit_is_not_for_who_comes_after_it(
+    world: World, connection: Connection, gated: Gated, ask: Callable[[], Group], threads: ThreadPoolExecutor
+) -> None:
+    early = threads.submit(ask)
+    assert gated.held.wait(20)
+    world.sync(booking(), connection)
+    late = [threads.submit(ask) for _ in range(8)]
+    time.sleep(0.1)
+    gated.go.set()
+    assert all(booked(each.result(20)) == [NOON_TO_ONE] for each in late)
+    early.result(20)
+    if world.store.is_sqlite:
+        # All who came while the first looked share the second look.
+        assert gated.looks == 2
+
+
+def test_whom_another_look_failed_looks_for_itself(
+    world: World, connection: Connection, gated: Gated, ask: Callable[[], Group], threads: ThreadPoolExecutor
+) -> None:
+    gated.fails = True
+    first = threads.submit(ask)
+    assert gated.held.wait(20)
+    others = [threads.submit(ask) for _ in range(4)]
+    time.sleep(0.1)
+    gated.go.set()
+    assert isinstance(first.exception(20), StoreUnavailable)
+    assert all(len(each.result(20).snapshots) == 1 for each in others)
+
+
+def test_what_was_found_since_is_not_looked_for_again(
+    world: World, connection: Connection, gated: Gated, snapshots: Snapshots
+) -> None:
+    if not world.store.is_sqlite:
+        pytest.skip("On Postgres each question asks the database, whose clock it needs.")
+    gated.go.set()
+    came_at = time.monotonic()
+    of = snapshots.of
+    group, _ = of(world.caller.organization_id, Target((connection.id,)), came_at)
+    world.sync(booking(), connection)
+    # Committed after it came: it may be in the answer, and need not be.
+    assert of(world.caller.organization_id, Target((connection.id,)), came_at)[0] is group
+    assert gated.looks == 1
+    assert booked(of(world.caller.organization_id, Target((connection.id,)), time.monotonic())[0]) == [NOON_TO_ONE]
+    assert gated.looks == 2
