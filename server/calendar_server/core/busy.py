@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from calendar_server.core.blocking import Standing, judge
 from calendar_server.core.event import EAST, WEST, Context, Event, Unreadable, read_event
@@ -20,6 +21,7 @@ from calendar_server.core.ical import Component, NotACalendar, parse
 from calendar_server.core.intervals import touches
 from calendar_server.core.model import BlockReason, BusyEvent, EventId, Instant, Interval, UnreadableEvent
 from calendar_server.core.series import (
+    RECURRENCE,
     Keys,
     Occurrence,
     Range,
@@ -161,15 +163,17 @@ def _read(resource: Resource, reading: Reading, floating: Zone, limit: int) -> R
         report.problem(Unreadable(document.damage))
     if len(report.events) > 2 * limit:
         return _unreadable(resource, f"The resource has more than {limit} occurrences.")
+    found = report.events if len(report.events) < 2 else sorted(set(report.events))
     events = tuple(
-        BusyEvent(start, end, reason, resource.event_id, tentative)
-        for start, end, reason, tentative in sorted(set(report.events))
+        [BusyEvent(start, end, reason, resource.event_id, tentative) for start, end, reason, tentative in found]
     )
     return ResourceBusy(events, tuple(report.unreadable))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+_OF_SERIES = RECURRENCE | {"RECURRENCE-ID"}
+
+
+class _Piece(NamedTuple):
     """One VEVENT and its standing."""
 
     component: Component
@@ -290,6 +294,9 @@ class _Override:
 
 def _read_group(pieces: list[_Piece], context: Context, report: _Report) -> None:
     """Read one series: masters (one, as a rule) and overrides."""
+    if len(pieces) == 1 and pieces[0].component.properties.keys().isdisjoint(_OF_SERIES):
+        _read_single(pieces[0], context, report)
+        return
     masters: list[tuple[Event, Component]] = []
     for piece in _newest([piece for piece in pieces if "RECURRENCE-ID" not in piece.component.properties]):
         try:
@@ -316,6 +323,18 @@ def _read_group(pieces: list[_Piece], context: Context, report: _Report) -> None
         if event.standing.blocks or any(each.event.standing.blocks for each in ranges):
             for problem in problems:
                 report.problem(problem)
+
+
+def _read_single(piece: _Piece, context: Context, report: _Report) -> None:
+    """Read an event that happens once, which is what nearly all of them are."""
+    try:
+        occurrence = single(read_event(piece.component, piece.standing, context))
+    except Unreadable as unreadable:
+        if piece.may_block:
+            report.problem(unreadable)
+        return
+    if touches_with_travel(occurrence, reach(occurrence.event, context)):
+        report.occurrences([occurrence])
 
 
 def _read_override(

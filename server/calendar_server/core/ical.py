@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -89,29 +89,39 @@ class Property(NamedTuple):
 
 @dataclass(slots=True, init=False)
 class Component:
-    """One component with the properties that matter here. Names are upper case."""
+    """One component with the properties that matter here. Names are upper case.
+
+    ``properties`` are whole content lines. They are taken apart when somebody asks for one, as few are asked for.
+    """
 
     name: str
-    properties: dict[str, list[Property]]
+    properties: dict[str, list[str]]
     components: list[Component]
     damage: str
+    _apart: dict[str, list[Property]] = field(compare=False, repr=False)
 
     def __init__(self, name: str):
         self.name = name
         self.properties = {}
         self.components = []
         self.damage = ""
+        self._apart = {}
 
     def all(self, name: str) -> list[Property]:
-        return self.properties.get(name, [])
+        found = self._apart.get(name)
+        if found is None:
+            if name not in self.properties:
+                return []
+            found = self._apart[name] = [_property(name, line) for line in self.properties[name]]
+        return found
 
     def first(self, name: str) -> Property | None:
-        found = self.properties.get(name)
+        found = self.all(name)
         return found[0] if found else None
 
     def text(self, name: str) -> str:
         """The first property's value, stripped; empty when it is absent."""
-        found = self.properties.get(name)
+        found = self.all(name)
         return found[0].value.strip() if found else ""
 
 
@@ -212,9 +222,9 @@ class _Reader:
             elif kept is not None:
                 same = kept.get(name)
                 if same is None:
-                    kept[name] = [_property(name, line)]
+                    kept[name] = [line]
                 else:
-                    same.append(_property(name, line))
+                    same.append(line)
 
     def document(self) -> Document:
         """What was read. Raises ``NotACalendar``."""

@@ -56,7 +56,8 @@ DAYS_MAX = 4_000
 """Days looked at one by one for a rule within the day. Windows have at most five years."""
 
 _STEP_S = {Freq.HOURLY: 3600, Freq.MINUTELY: 60, Freq.SECONDLY: 1}
-_RECURRENCE = frozenset({"RRULE", "RDATE", "EXDATE", "EXRULE"})
+RECURRENCE = frozenset({"RRULE", "RDATE", "EXDATE", "EXRULE"})
+"""The properties of an event that may happen more than once."""
 _LAST_SECOND = time(23, 59, 59)
 
 
@@ -139,7 +140,7 @@ def expand(
     ``ranges`` ascend. Raises ``Unreadable`` where the occurrences are not known at all.
     """
     problems: list[Unreadable] = []
-    if not ranges and component.properties.keys().isdisjoint(_RECURRENCE):
+    if not ranges and component.properties.keys().isdisjoint(RECURRENCE):
         only = single(event)
         alone = touches_with_travel(only, reach(event, context)) and not replaced.has(only.start, event.start.local)
         return [only] if alone else [], problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -70,16 +70,20 @@ class OwnZone:
 class Zones:
     """The zones that one text can name: the database's first, then those it defines, then those told as an offset."""
 
-    __slots__ = ("_defined", "_found")
+    __slots__ = ("_calendars", "_found")
 
-    def __init__(self, calendars: Iterable[Component] = ()):
-        self._defined = {
+    def __init__(self, calendars: Sequence[Component] = ()):
+        self._calendars = calendars
+        self._found: dict[str, Zone | None] = {}
+
+    def _defined(self) -> dict[str, Component]:
+        """By their plain ids. Of two definitions of one zone the last counts."""
+        return {
             _plain(component.text("TZID")): component
-            for calendar in calendars
+            for calendar in self._calendars
             for component in calendar.components
             if component.name == "VTIMEZONE"
         }
-        self._found: dict[str, Zone | None] = {}
 
     def find(self, tzid: str) -> Zone | None:
         """The zone, or None where the id says nothing that is understood."""
@@ -89,12 +93,12 @@ class Zones:
 
     def only(self) -> Zone | None:
         """The first zone that the text defines: what ``CALDAV:calendar-timezone`` is about (RFC 4791 section 5.2.2)."""
-        for tzid in self._defined:
+        for tzid in self._defined():
             return self.find(tzid)
         return None
 
     def _own(self, tzid: str) -> Zone | None:
-        component = self._defined.get(_plain(tzid))
+        component = self._defined().get(_plain(tzid))
         if component is None:
             return None
         try:

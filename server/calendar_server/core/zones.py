@@ -86,9 +86,9 @@ class IanaZone:
         # `fold` is 0: that is RFC 5545's reading of skipped and repeated times.
         # It looks at the fields alone, so the zone need not be put into each `local`, which would cost as much again.
         offset = self._rules.utcoffset(local)
-        if offset is None:  # pragma: no cover - zones of the database always have an offset
-            return naive_instant(local)
-        return naive_instant(local) - (offset.days * 86_400 + offset.seconds) * 1_000_000
+        # Zones of the database always have an offset.
+        passed = local - _EPOCH - offset if offset is not None else local - _EPOCH
+        return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
 
     def local(self, instant: Instant) -> datetime:
         return naive_local(instant).replace(tzinfo=UTC).astimezone(self._rules).replace(tzinfo=None)
