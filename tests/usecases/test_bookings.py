@@ -8,7 +8,18 @@ from collections.abc import Callable
 
 import pytest
 
-from calendar_server.core.model import SECOND, Attendee, BookingId, BusyEvent, Connection, EventId, EventState, Interval
+from calendar_server.core.model import (
+    SECOND,
+    Attendee,
+    Booking,
+    BookingId,
+    BusyEvent,
+    Connection,
+    EventId,
+    EventState,
+    Interval,
+    ProviderName,
+)
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import (
     CalendarGone,
@@ -21,11 +32,16 @@ from calendar_server.errors import (
     SlotTaken,
     ValidationError,
 )
+from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent
+from calendar_server.providers.memory import MemoryProvider
 from calendar_server.store.rows import OutboxRow
 from calendar_server.usecases.availability import BusyUnknown
+from calendar_server.usecases.bookings import BookingContents
 from calendar_server.usecases.commands import SyncCommand, Target
-from calendar_server.usecases.pushes import GONE_TRIES
-from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking, cancelled
+from calendar_server.usecases.grants import Grants
+from calendar_server.usecases.hosts import HostGate
+from calendar_server.usecases.pushes import GONE_TRIES, Pushes
+from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, cancelled
 
 PENDING, SYNCED, FAILED = EventState.PENDING, EventState.SYNCED, EventState.FAILED
 REMOVED, GONE, DETACHED = EventState.REMOVED, EventState.GONE, EventState.DETACHED
@@ -527,6 +543,93 @@ class TestFailures:
         self.overtaken(world, late, lambda: world.sync(booking(3), connection))
         assert world.in_calendar() == [Interval(NOON, NOON + HOUR)]
         assert world.states() == [SYNCED]
+
+    def careless(self, world: World, late: OutboxRow, meanwhile: Callable[[], object]) -> None:
+        """The late one writes when another has pushed something newer, at a server that heeds no versions."""
+
+        class Careless(MemoryProvider):
+            def find_event(self, link: Link, ref: EventRef, deadline: Deadline) -> RemoteEvent | None:
+                return world.provider.find_event(link, ref, deadline)
+
+            def put_event(
+                self, link: Link, ref: EventRef, booking: Booking, known: RemoteEvent | None, deadline: Deadline
+            ) -> RemoteEvent:
+                link.check()
+                world.store.outbox.release(late.id, late.lease_token)
+                meanwhile()
+                free = dataclasses.replace(link, check=lambda: None)
+                there = world.provider.find_event(free, ref, deadline)
+                return world.provider.put_event(free, ref, booking, there, deadline)
+
+        pushes = Pushes(
+            world.store,
+            BookingContents(VAULT),
+            Grants(world.store, VAULT, {}),
+            dict.fromkeys(ProviderName, Careless([])),
+            HostGate(slow_most=4),
+            push_s=10,
+        )
+        assert pushes.push(late) == "yielded"
+
+    def test_what_was_written_after_the_lease_was_lost_is_looked_at_again(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+
+        def meanwhile() -> None:
+            world.sync(booking(2, start=NOON + 60 * SECOND), connection)
+            assert world.push() == ["synced"]
+
+        self.careless(world, late, meanwhile)
+        assert world.in_calendar() == [Interval(NOON, NOON + HOUR)]
+        assert world.push() == ["synced"]
+        assert world.in_calendar() == [Interval(NOON + 60 * SECOND, NOON + HOUR)]
+        assert world.report().events[0].synced_revision == 2
+
+    def test_and_taken_out_if_the_booking_was_cancelled_meanwhile(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+
+        def meanwhile() -> None:
+            world.sync(cancelled(2), connection)
+            assert world.push() == ["removed"]
+
+        self.careless(world, late, meanwhile)
+        assert len(world.in_calendar()) == 1
+        assert world.push() == ["removed"]
+        assert world.in_calendar() == []
+
+    def test_also_when_another_is_just_pushing_it(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+        pushing: list[threading.Timer] = []
+
+        def meanwhile() -> None:
+            world.sync(booking(2, start=NOON + 60 * SECOND), connection)
+            other = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+            assert world.pushes.push(dataclasses.replace(other)) == "synced"
+            # As if it had not ended yet.
+            assert world.store.outbox.look_again(other.id)
+            held = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+            done = {"state": SYNCED, "due_at": None}
+            release = lambda: world.store.outbox.release(held.id, held.lease_token, **done)  # noqa: E731
+            pushing.append(threading.Timer(0.8, release))
+            pushing[0].start()
+
+        self.careless(world, late, meanwhile)
+        pushing[0].join()
+        assert world.push() == ["synced"]
+        assert world.in_calendar() == [Interval(NOON + 60 * SECOND, NOON + HOUR)]
+
+    def test_a_detached_one_is_left_alone(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        late = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
+        self.careless(world, late, lambda: world.disconnect(connection))
+        assert world.states() == [DETACHED]
+        assert world.push() == []
 
     def test_a_revision_that_comes_during_a_push_is_pushed_after_it(self, world: World) -> None:
         connection = world.connect()

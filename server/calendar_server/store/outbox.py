@@ -229,6 +229,24 @@ class Outbox:
         query = O.update({O.due_at: at, O.attempts: 0}).where(O.connection_id == connection_id, _PENDING)
         return self._database.change(query)
 
+    def look_again(self, row_id: str) -> bool:
+        """Let a row be pushed once more, though it may be done: what stands in the calendar is in doubt.
+
+        False: somebody pushes it at this moment. One that is detached, or gone, stays as it is.
+        """
+        now = self._database.now()
+        free = (O.id == row_id) & ((O.lease_token == "") | (O.lease_until <= now))
+        again = {
+            O.state: str(EventState.PENDING),
+            O.due_at: now,
+            O.attempts: peewee.Case(None, [(O.attempts > 0, O.attempts)], 1),
+        }
+        shown = [str(EventState.PENDING), str(EventState.SYNCED), str(EventState.REMOVED), str(EventState.FAILED)]
+        if self._database.change(O.update(again).where(free, O.state.in_(shown))):
+            return True
+        row = self._database.row(O.select(O.state, O.lease_token, O.lease_until).where(O.id == row_id))
+        return row is None or row["state"] not in shown
+
     def postpone(self, connection_id: ConnectionId, until: Instant) -> int:
         """Let the due rows of a connection that nobody pushes wait: its host is in outage. Answers how many."""
         now = self._database.now()

@@ -59,6 +59,8 @@ GONE_TRIES = 8
 """Attempts after which it is believed that an event or its calendar is gone, although the account says otherwise."""
 LOAD_S = 1.0
 """Seconds after which what a push begins with is read again."""
+FREE_TRIES, FREE_S = 10, 0.5
+"""Tries, and seconds between them, to have a row looked at again that another pushes at this moment."""
 LOOK_S = 0.1
 """Seconds for which a look at the lease, before a write, also does for what is asked after it."""
 
@@ -334,8 +336,7 @@ class Pushes:
         )
         if not done:
             # A newer revision came while we wrote. It is due already; it only has to know what stands there now.
-            self._store.outbox.release(row.id, row.lease_token, **written)
-            return "yielded"
+            return self._yield_written(row, **written)
         return str(state)
 
     def _refused(self, row: OutboxRow, error: CalendarError) -> str:
@@ -379,13 +380,26 @@ class Pushes:
             updated_at=NOW,
         )
         # What is wanted has changed meanwhile. Whether this one was written is not known: the next push looks first.
-        return "deferred" if done else self._yield(row, attempts=1)
+        return "deferred" if done else self._yield_written(row, attempts=1)
 
     def _due_if_renewed(self, row: OutboxRow) -> None:
         """A renewal that came between the refusal and our storing of it has made nothing due that was not waiting yet."""
         connection = self._store.connections.get(row.organization_id, row.connection_id)
         if connection is not None and connection.status is ConnectionStatus.ACTIVE:
             self._store.outbox.make_due(row.connection_id, self._store.now())
+
+    def _yield_written(self, row: OutboxRow, **changes: object) -> str:
+        """Yield a row for which something was written, or may have been.
+
+        If the lease was lost meanwhile, whoever has it since may have written before us. Versions fence that, but some
+        servers heed none (SOGo), and show what is older now: so the row is looked at once more when it is free.
+        """
+        if not self._store.outbox.release(row.id, row.lease_token, **changes):
+            for _ in range(FREE_TRIES):
+                if self._store.outbox.look_again(row.id):
+                    break
+                time.sleep(FREE_S)
+        return "yielded"
 
     def _yield(self, row: OutboxRow, **changes: object) -> str:
         self._store.outbox.release(row.id, row.lease_token, **changes)
