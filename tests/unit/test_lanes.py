@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import wait
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +72,8 @@ def test_at_the_end_what_waits_is_cancelled() -> None:
     waiting = lanes.submit("lane", lambda: 1)
     lanes.close()
     assert waiting.cancelled()
+    # Whoever waits for several at once is told.
+    assert wait([waiting], 5).done == {waiting}
     over.set()
     assert running.result(10) == 1
     assert lanes.submit("lane", lambda: 1).cancelled()

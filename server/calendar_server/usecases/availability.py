@@ -176,7 +176,7 @@ class Availability:
     def _round(self, call: _Call) -> BusyAnswer | None:
         """The answer by what is known; None: providers were asked, look again. Raises ``Outdated``."""
         query = call.query
-        group, now = self._snapshots.of(call.caller.organization_id, query.target, call.since)
+        group, now = self._snapshots.of(call.caller.organization_id, query.target, call.since, crowded=bool(call.asked))
         if call.unsaved:
             group = self._snapshots.with_unsaved(group, call.unsaved, now)
         if call.not_before is None:

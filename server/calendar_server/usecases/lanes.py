@@ -39,7 +39,7 @@ class Lanes(Generic[T]):
             waiting = [future for lane in self._waiting.values() for future, _ in lane]
             self._waiting.clear()
         for future in waiting:
-            future.cancel()
+            _cancel(future)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, lane: str, future: Future[T], work: Callable[[], T]) -> None:
@@ -47,7 +47,7 @@ class Lanes(Generic[T]):
             self._pool.submit(self._run, lane, future, work)
         except RuntimeError:
             # Closed.
-            future.cancel()
+            _cancel(future)
             self._ended(lane)
 
     def _run(self, lane: str, future: Future[T], work: Callable[[], T]) -> None:
@@ -72,3 +72,9 @@ class Lanes(Generic[T]):
                 return
             future, work = waiting.popleft()
         self._begin(lane, future, work)
+
+
+def _cancel(future: Future[T]) -> None:
+    """Cancel it, and tell those who wait for it."""
+    if future.cancel():
+        future.set_running_or_notify_cancel()

@@ -123,6 +123,8 @@ class _Known:
     group: Group
     seen: int | None
     looked_at: float
+    now: Instant
+    """The database's time of the look that found the group."""
 
 
 @dataclass(slots=True, eq=False)
@@ -161,22 +163,25 @@ class Snapshots:
         self._connections: dict[tuple[OrganizationId, tuple[ConnectionId, ...]], _Asked] = {}
         self._looks: dict[tuple[OrganizationId, Target], _Look] = {}
 
-    def of(self, organization_id: OrganizationId, target: Target, since: float) -> tuple[Group, Instant]:
+    def of(
+        self, organization_id: OrganizationId, target: Target, since: float, *, crowded: bool = False
+    ) -> tuple[Group, Instant]:
         """Snapshots of a target's live connections, in the order given, an owner's oldest first; and the time now.
 
         They hold what was committed before ``since`` (``time.monotonic``), and may hold what was committed after it. So of
-        many who ask for the same at once one looks, and on SQLite those who have just waited for one read do not even wait
-        for each other.
+        many who ask for the same at once one looks. On Postgres, where each look asks the database, that is done for those
+        who are ``crowded`` only, say by having waited for one read: others would wait for two looks instead of one.
 
         Raises ``NotFound`` for the whole call when an id is unknown, disconnected or another organization's.
         """
         key = (organization_id, target)
         known = self._targets.get(key)
-        if not self._store.is_sqlite:
+        by_counter = self._store.is_sqlite
+        if not by_counter and not crowded:
             return self._looked_up(key, None, time.monotonic(), known)
         if known is not None and known.looked_at >= since:
-            return known.group, self._store.now()
-        if known is not None and key not in self._looks:
+            return known.group, self._store.now() if by_counter else known.now
+        if by_counter and known is not None and key not in self._looks:
             began_at = time.monotonic()
             if self._store.data_version() == known.seen:
                 known.looked_at = began_at
@@ -229,7 +234,7 @@ class Snapshots:
                 began_at = look.began_at = time.monotonic()
             seen = self._store.data_version()
             known = self._targets.get(key)
-            if known is not None and known.seen == seen:
+            if known is not None and seen is not None and known.seen == seen:
                 known.looked_at = began_at
                 look.found = known.group, self._store.now()
             else:
@@ -268,7 +273,7 @@ class Snapshots:
                     kept.popitem(last=False)
                 if len(self._targets) >= TARGETS_MOST:
                     self._targets.clear()
-                self._targets[key] = _Known(group, seen, began_at)
+                self._targets[key] = _Known(group, seen, began_at, now)
         return group, now
 
     def with_unsaved(
