@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import wait
 from collections.abc import Iterator
+from concurrent.futures import wait
 
 import pytest
 
