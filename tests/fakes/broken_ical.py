@@ -238,9 +238,9 @@ def _a_number_otherwise(text: str, others: list[str], rng: random.Random) -> str
 
 
 def _a_character_otherwise(text: str, others: list[str], rng: random.Random) -> str:
-    if not text:
-        return text
     for _ in range(rng.choice((1, 1, 3))):
+        if not text:
+            break
         at = rng.randrange(len(text))
         odd = rng.choice(
             ["", "\x00", "\n", "\r", "\n ", "\t", '"', ":", ";", ",", "=", "\udcff", "İ", "ſ", "😀", "/", "P", "Z"]
