@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import select
 import sys
@@ -53,6 +54,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _VALUE_MOST = 200
 _FRAMES_MOST = 30
+WRITES_MOST = 16
+"""Writes that a thread makes for others, each of many lines where many wait."""
 LINES_WAITING_MOST = 1000
 """Lines that wait for a slow stream; from then on who has something to tell waits with them."""
 
@@ -92,8 +95,8 @@ class JsonLines(logging.Formatter):
 class _Lines(logging.Handler):
     """Writes lines to a stream, and lets nobody wait for another's line as long as few are on their way.
 
-    Who finds nobody writing writes, also what others bring meanwhile. So a call's thread hands its line over and goes on:
-    when a hundred calls ended at once, their threads stood in a queue here for longer than their answers took.
+    Who finds nobody writing writes, for a while also what others bring meanwhile. So a call's thread hands its line over
+    and goes on: when a hundred calls ended at once, their threads stood in a queue here for longer than their answers took.
 
     A line that cannot be written is lost in silence, as the report would quote its arguments.
     """
@@ -117,7 +120,8 @@ class _Lines(logging.Handler):
             self._waiting.append(self.format(record) + "\n")
         except Exception:
             return
-        self._write(patient=len(self._waiting) > LINES_WAITING_MOST)
+        if not self._write(patient=len(self._waiting) > LINES_WAITING_MOST, most=WRITES_MOST):
+            self._have_written()
 
     def flush(self) -> None:
         """Write all that waits, and wait for what another writes."""
@@ -125,16 +129,31 @@ class _Lines(logging.Handler):
         with self._writing:
             pass
 
-    def _write(self, *, patient: bool) -> None:
+    def _write(self, *, patient: bool, most: float = math.inf) -> bool:
+        """Write what waits, in at most so many writes. False: some is left that nobody writes."""
+        writes = 0
         # Looked at again after the end of each turn: a line that came in its last moment has nobody else.
         while self._waiting and self._writing.acquire(blocking=patient):
             try:
-                while lines := self._some():
+                while writes < most and (lines := self._some()):
+                    writes += 1
                     with suppress(Exception):
                         self._stream.write(lines)
                         self._stream.flush()
             finally:
                 self._writing.release()
+            if writes >= most:
+                return not self._waiting
+        return True
+
+    def _have_written(self) -> None:
+        """More comes than is written: no call's thread can do that for all the others."""
+        helper = threading.Thread(target=self._write, kwargs={"patient": True}, name="log", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:
+            # There are too many, or the process is ending.
+            self._write(patient=True)
 
     def _some(self) -> str:
         """Lines for one write, of which those of other processes into the same pipe cannot fall into the middle."""

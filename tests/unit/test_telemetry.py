@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from calendar_server.telemetry import LINES_WAITING_MOST, configure_logging, request_id
+from calendar_server.telemetry import LINES_WAITING_MOST, WRITES_MOST, configure_logging, request_id
 
 
 @dataclass
@@ -232,6 +232,29 @@ def test_lines_are_written_together_but_each_write_is_one_to_a_pipe(slow: Slow) 
     wait_for(slow, 201)
     assert len(slow.writes) < 20
     assert all(len(text) <= select.PIPE_BUF and text.endswith("\n") for text in slow.writes)
+
+
+def test_no_thread_writes_for_others_without_end(log: Log) -> None:
+    by: list[str] = []
+
+    class Busy(io.StringIO):
+        """A stream that is never done, as somebody has another line with every write."""
+
+        def write(self, text: str) -> int:
+            by.append(threading.current_thread().name)
+            if len(by) < 300:
+                OURS.info("call")
+            return len(text)
+
+    configure_logging("info", Busy())
+    telling = threading.Thread(target=OURS.info, args=("first",), name="telling")
+    telling.start()
+    telling.join(20)
+    ends_at = time.monotonic() + 20
+    while len(by) < 300:
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
+    assert by == ["telling"] * WRITES_MOST + ["log"] * (300 - WRITES_MOST)
 
 
 def test_not_many_lines_wait_for_a_slow_stream(slow: Slow) -> None:
