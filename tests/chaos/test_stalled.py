@@ -23,10 +23,20 @@ LONG = world.long_form()
 AT_ONCE = 8
 
 
+def _stands(task: Path) -> bool:
+    """Whether a thread is stopped, or has ended meanwhile (proc(5), ``stat``: its name is in brackets before its state)."""
+    try:
+        return (task / "stat").read_text().rpartition(") ")[2][0] in "TXZ"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def stop_between_writes(pid: int, database: Path) -> None:
     """Stop a process, but not while it is SQLite's only writer: nobody could write as long as it sleeps."""
     for _ in range(100):
         os.kill(pid, signal.SIGSTOP)
+        # A thread that is inside the kernel at that moment stops when it comes back, perhaps with the lock.
+        assert eventually(lambda: all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()))
         with contextlib.closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as line:
             try:
                 line.execute("BEGIN IMMEDIATE")
