@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from calendar_server.core.model import Booking, BookingId, BookingStatus
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expander
 from calendar_server.store.store import Store
 from tests.contract.conftest import PASSWORD
+from tests.contract.truth import running
 from tests.contract.truth_histories import MakeWorld, Player
 from tests.contract.truth_worlds import (
     DAV_VOICE,
@@ -29,7 +34,7 @@ from tests.contract.truth_worlds import (
     strange_world,
 )
 from tests.fakes.dav_servers import DavServer, OwnServer
-from tests.fakes.faulty_line import FaultyLine
+from tests.fakes.faulty_line import FaultyLine, Kind
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
 from tests.fakes.strange_dav import StrangeDav
@@ -103,3 +108,30 @@ def test_google(player: Player, google: GoogleFake, egress: Egress) -> None:
 def test_microsoft(player: Player, microsoft: MicrosoftFake, egress: Egress) -> None:
     with FaultyLine(microsoft.origin, GRAPH_VOICE) as line:
         play(player, lambda: microsoft_world(microsoft, line, egress), 8)
+
+
+def test_what_a_lost_answer_made_counts_no_more_once_it_is_taken_out(
+    player: Player, microsoft: MicrosoftFake, egress: Egress
+) -> None:
+    """Microsoft gives the id of an event, and its answer got lost: what is read of it looks like somebody else's."""
+    with ExitStack() as stack:
+        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
+        world = stack.enter_context(microsoft_world(microsoft, line, egress))
+        database = player.folder / "history.db"
+        shutil.copyfile(player.empty, database)
+        truth = stack.enter_context(running(f"sqlite:///{database}", world))
+        replica, span = truth.replicas[0], truth.grid.span(10, 14)
+        booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
+        truth.sync(replica, booking)
+        # The look for it, and then the write.
+        line.orders.spoil(Kind.CUT, skip=1)
+        replica.push()
+        answer = truth.ask(replica, truth.query(max_staleness_s=0))
+        assert answer is not None
+        assert answer.busy == (span,)
+        truth.sync(replica, dataclasses.replace(booking, revision=2, status=BookingStatus.CANCELLED))
+        replica.push()
+        answer = truth.ask(replica, truth.query(max_staleness_s=3600))
+        assert answer is not None
+        assert answer.busy == ()
+        truth.reconcile()

@@ -234,6 +234,12 @@ class Pushes:
             known = self._look(row, link, provider, deadline)
             if known is None:
                 return
+            if known.event_id != row.event_id and not self._store.outbox.hold(
+                row.id, row.lease_token, event_id=known.event_id
+            ):
+                # The id is new: the answer to the push that made it got lost. Unknown, what was read of the event since
+                # would look like somebody else's until the next read.
+                raise LeaseLost
             # Looked at again whatever was answered: what stays behind after all would look like somebody else's, for good.
             with suppress(PreconditionFailed):
                 provider.delete_event(self._guarded(link, row), _ref(row, known), known, deadline)
