@@ -368,7 +368,7 @@ class TestLeases:
             return [row for row in rows() if row.lease_token]
 
         world.provider.interruptions += [gate, gate]
-        with working(world, push_threads=2, mailbox_pushes=9, lease_s=0.6, poll_s=0.05) as running:
+        with working(world, push_threads=2, mailbox_pushes=9, lease_s=1.5, poll_s=0.05) as running:
             try:
                 assert eventually(lambda: len(leased()) == 4)
                 latest = max(row.lease_until for row in leased())
