@@ -368,11 +368,12 @@ class TestLeases:
             return [row for row in rows() if row.lease_token]
 
         world.provider.interruptions += [gate, gate]
-        with working(world, push_threads=2, mailbox_pushes=9, lease_s=1.5, poll_s=0.05) as running:
+        with working(world, push_threads=2, mailbox_pushes=9, lease_s=0.6, poll_s=0.05) as running:
             try:
                 assert eventually(lambda: len(leased()) == 4)
                 latest = max(row.lease_until for row in leased())
-                assert eventually(lambda: world.store.now() > latest + SECOND)
+                # Not for long: after two seconds a host is slow, and what waits for it is given back.
+                assert eventually(lambda: world.store.now() > latest + SECOND // 5)
                 assert len(leased()) == 4
                 assert world.store.outbox.claim(limit=9, lease_s=60, mailbox_limit=4) == []
             finally:
