@@ -119,6 +119,7 @@ class _Lines(logging.Handler):
         try:
             self._waiting.append(self.format(record) + "\n")
         except Exception:
+            # Whatever it is, the report of it would quote the record's arguments.
             return
         if not self._write(patient=len(self._waiting) > LINES_WAITING_MOST, most=WRITES_MOST):
             self._have_written()

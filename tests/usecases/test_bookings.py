@@ -609,13 +609,12 @@ class TestFailures:
         def meanwhile() -> None:
             world.sync(booking(2, start=NOON + 60 * SECOND), connection)
             other = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
-            assert world.pushes.push(dataclasses.replace(other)) == "synced"
+            assert world.pushes.push(other) == "synced"
             # As if it had not ended yet.
             assert world.store.outbox.look_again(other.id)
             held = world.store.outbox.claim(limit=1, lease_s=60, mailbox_limit=4)[0]
-            done = {"state": SYNCED, "due_at": None}
-            release = lambda: world.store.outbox.release(held.id, held.lease_token, **done)  # noqa: E731
-            pushing.append(threading.Timer(0.8, release))
+            ended = {"state": SYNCED, "due_at": None}
+            pushing.append(threading.Timer(0.8, world.store.outbox.release, (held.id, held.lease_token), ended))
             pushing[0].start()
 
         self.careless(world, late, meanwhile)

@@ -94,6 +94,20 @@ def exchanges(world: World) -> Exchanges:
     return Exchanges(world)
 
 
+class Slow(MemoryProvider):
+    """Does something before each read of a calendar: waits, say."""
+
+    def __init__(self, before: Callable[[Link, CalendarId, Interval], None]):
+        super().__init__([Calendar(WORK), Calendar(HOME)])
+        self._before = before
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        self._before(link, calendar_id, window)
+        return super().refresh_calendar(link, calendar_id, window, before, deadline)
+
+
 class TestStaleness:
     def test_a_second_answer_asks_nobody(self, world: World, exchanges: Exchanges) -> None:
         connection = world.connect()
@@ -421,21 +435,12 @@ class TestSharing:
         everybody, asked, begun = threading.Event(), threading.Lock(), []
         total = 40
 
-        class Slow(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                with asked:
-                    begun.append((link.connection.id, calendar_id))
-                everybody.wait(10)
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+        def slowly(link: Link, calendar_id: CalendarId, window: Interval) -> None:
+            with asked:
+                begun.append((link.connection.id, calendar_id))
+            everybody.wait(10)
 
-        provider = Slow([Calendar(WORK), Calendar(HOME)])
+        provider = Slow(slowly)
         grants = Grants(world.store, VAULT, {})
         availability, refresher = build_availability(
             world.store, grants, {ProviderName.CALDAV: provider}, read_threads=10
@@ -460,19 +465,10 @@ class TestSharing:
             for window in (NOON_TO_ONE, wide)
         }
 
-        class Slow(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                gates[link.connection.id, window.end].wait(20)
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+        def slowly(link: Link, calendar_id: CalendarId, window: Interval) -> None:
+            gates[link.connection.id, window.end].wait(20)
 
-        provider = Slow([Calendar(WORK), Calendar(HOME)])
+        provider = Slow(slowly)
         refresher = build_availability(world.store, Grants(world.store, VAULT, {}), {ProviderName.CALDAV: provider})[1]
         now = world.store.now()
 
@@ -511,28 +507,19 @@ class TestSharing:
         grants = Grants(world.store, VAULT, {})
         used = []
 
-        class Slow(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                if not used:
-                    # While the first is read, the second's password is changed.
-                    for other in connections:
-                        if other.id != link.connection.id:
-                            old = world.store.connections.grant(other.id)
-                            assert old is not None
-                            secret = Secret({"username": "", "password": "newer"})
-                            world.store.connections.reseal(other.id, old.sealed, grants.seal(other.id, secret))
-                    time.sleep(GRANT_S + 0.1)
-                used.append(link.secret["password"])
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+        def slowly(link: Link, calendar_id: CalendarId, window: Interval) -> None:
+            if not used:
+                # While the first is read, the second's password is changed.
+                for other in connections:
+                    if other.id != link.connection.id:
+                        old = world.store.connections.grant(other.id)
+                        assert old is not None
+                        secret = Secret({"username": "", "password": "newer"})
+                        world.store.connections.reseal(other.id, old.sealed, grants.seal(other.id, secret))
+                time.sleep(GRANT_S + 0.1)
+            used.append(link.secret["password"])
 
-        provider = Slow([Calendar(WORK), Calendar(HOME)])
+        provider = Slow(slowly)
         refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider}, read_threads=1)[1]
         needs = [Need(connection, (WORK,)) for connection in connections]
         now = world.store.now()

@@ -70,20 +70,23 @@ class OwnZone:
 class Zones:
     """The zones that one text can name: the database's first, then those it defines, then those told as an offset."""
 
-    __slots__ = ("_calendars", "_found")
+    __slots__ = ("_by_id", "_calendars", "_found")
 
     def __init__(self, calendars: Sequence[Component] = ()):
         self._calendars = calendars
+        self._by_id: dict[str, Component] | None = None
         self._found: dict[str, Zone | None] = {}
 
     def _defined(self) -> dict[str, Component]:
-        """By their plain ids. Of two definitions of one zone the last counts."""
-        return {
-            _plain(component.text("TZID")): component
-            for calendar in self._calendars
-            for component in calendar.components
-            if component.name == "VTIMEZONE"
-        }
+        """By their plain ids. Of two definitions of one zone the last counts. Most texts name zones of the database only."""
+        if self._by_id is None:
+            self._by_id = {
+                _plain(component.text("TZID")): component
+                for calendar in self._calendars
+                for component in calendar.components
+                if component.name == "VTIMEZONE"
+            }
+        return self._by_id
 
     def find(self, tzid: str) -> Zone | None:
         """The zone, or None where the id says nothing that is understood."""

@@ -250,7 +250,7 @@ class Connections:
         for chunk in chunks(sorted(set(connection_ids))):
             marks = ", ".join("?" * len(chunk))
             sql = (
-                "SELECT id, sealed_grant, grant_version FROM connections "  # noqa: S608
+                "SELECT id, sealed_grant, grant_version FROM connections "  # noqa: S608 — only marks are put in
                 f"WHERE disconnected_at IS NULL AND id IN ({marks})"
             )
             found |= {row[0]: SealedGrant(*row[1:]) for row in self._database.fetch(sql, chunk)}

@@ -244,7 +244,7 @@ class Outbox:
         shown = [str(EventState.PENDING), str(EventState.SYNCED), str(EventState.REMOVED), str(EventState.FAILED)]
         if self._database.change(O.update(again).where(free, O.state.in_(shown))):
             return True
-        row = self._database.row(O.select(O.state, O.lease_token, O.lease_until).where(O.id == row_id))
+        row = self._database.row(O.select(O.state).where(O.id == row_id))
         return row is None or row["state"] not in shown
 
     def postpone(self, connection_id: ConnectionId, until: Instant) -> int:

@@ -404,7 +404,10 @@ class Pushes:
             for _ in range(FREE_TRIES):
                 if self._store.outbox.look_again(row.id):
                     break
+                # Whoever pushes it now may have written before us as well, and would end as if all were well.
                 time.sleep(FREE_S)
+            else:
+                _log.warning("late_write_not_looked_at", extra={"connection": row.connection_id})
         return "yielded"
 
     def _yield(self, row: OutboxRow, **changes: object) -> str:

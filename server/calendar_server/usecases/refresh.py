@@ -213,64 +213,57 @@ class Refresher:
         What is read covers ``window``. Of those who waited for the same flights one goes on as another's ``turn`` ends.
         Raises ``StoreUnavailable`` when the database cannot even be read.
         """
-        with nullcontext(turn) if turn is not None else Turn() as own:
-            return self._refreshed(needs, window, not_before, full, deadline, own)
-
-    def _refreshed(
-        self,
-        needs: Sequence[Need],
-        window: Interval,
-        not_before: Instant,
-        full: bool,
-        deadline: Deadline,
-        turn: Turn,
-    ) -> Outcome:
-        outcome = Outcome()
-        errors = outcome.errors
-        landed_at = 0.0
-        left = list(needs)
-        while left:
-            now = self._store.now()
-            begun: list[_Flight] = []
-            shared: list[tuple[Need, _Flight, bool]] = []
-            with self._lock:
-                for need in left:
-                    flight = self._flights.get(need.connection.id)
-                    if flight is None:
-                        wide = _union(self.horizon(need.connection.id, now), window)
-                        flight = _Flight(need, now, not_before, window, wide, full, deadline)
-                        self._flights[need.connection.id] = flight
-                        begun.append(flight)
-                    else:
-                        shared.append((need, flight, flight.serves(need, window, not_before, full)))
-            if begun:
-                turn.end()
-                self._fly(begun, deadline)
-            left = []
-            for flight in begun:
-                if flight.broken is not None:
-                    raise flight.broken
-                _gather(flight, outcome)
-                landed_at = max(landed_at, flight.landed_at)
-            for need, flight, serves in shared:
-                landed = turn.wait(flight.done, deadline.remaining() + ANSWER_S)
-                if not landed:
-                    errors.update(dict.fromkeys(_keys(need), _too_long()))
-                elif not serves or (flight.broken is not None) or (flight.errors and flight.deadline.at < deadline.at):
-                    # It brought less than is needed here, or failed in less time than there is here.
-                    if deadline.remaining() > 0:
-                        left.append(need)
-                    else:
-                        errors.update(dict.fromkeys(_keys(need), _too_long()))
-                else:
+        with nullcontext(turn) if turn is not None else Turn() as turn:
+            outcome = Outcome()
+            errors = outcome.errors
+            landed_at = 0.0
+            left = list(needs)
+            while left:
+                now = self._store.now()
+                begun: list[_Flight] = []
+                shared: list[tuple[Need, _Flight, bool]] = []
+                with self._lock:
+                    for need in left:
+                        flight = self._flights.get(need.connection.id)
+                        if flight is None:
+                            wide = _union(self.horizon(need.connection.id, now), window)
+                            flight = _Flight(need, now, not_before, window, wide, full, deadline)
+                            self._flights[need.connection.id] = flight
+                            begun.append(flight)
+                        else:
+                            shared.append((need, flight, flight.serves(need, window, not_before, full)))
+                if begun:
+                    turn.end()
+                    self._fly(begun, deadline)
+                left = []
+                for flight in begun:
+                    if flight.broken is not None:
+                        raise flight.broken
                     _gather(flight, outcome)
                     landed_at = max(landed_at, flight.landed_at)
-        wanted_keys = {key for need in needs for key in _keys(need)}
-        return Outcome(
-            {key: error for key, error in errors.items() if key in wanted_keys},
-            {key: unsaved for key, unsaved in outcome.unsaved.items() if key in wanted_keys},
-            landed_at,
-        )
+                for need, flight, serves in shared:
+                    landed = turn.wait(flight.done, deadline.remaining() + ANSWER_S)
+                    if not landed:
+                        errors.update(dict.fromkeys(_keys(need), _too_long()))
+                    elif (
+                        not serves
+                        or (flight.broken is not None)
+                        or (flight.errors and flight.deadline.at < deadline.at)
+                    ):
+                        # It brought less than is needed here, or failed in less time than there is here.
+                        if deadline.remaining() > 0:
+                            left.append(need)
+                        else:
+                            errors.update(dict.fromkeys(_keys(need), _too_long()))
+                    else:
+                        _gather(flight, outcome)
+                        landed_at = max(landed_at, flight.landed_at)
+            wanted_keys = {key for need in needs for key in _keys(need)}
+            return Outcome(
+                {key: error for key, error in errors.items() if key in wanted_keys},
+                {key: unsaved for key, unsaved in outcome.unsaved.items() if key in wanted_keys},
+                landed_at,
+            )
 
     def _fly(self, flights: Sequence[_Flight], deadline: Deadline) -> None:
         """One round. Every flight has landed when this returns."""

@@ -152,11 +152,15 @@ class Outdated(Exception):
 
 
 class Snapshots:
-    """Snapshots of connections, at most ``entries`` of them in memory. Safe for any number of threads."""
+    """Snapshots of connections, at most ``entries`` of them in memory. Safe for any number of threads.
 
-    def __init__(self, store: Store, *, entries: int):
+    ``patience_s``: who has waited so long for another's look at the database looks for itself.
+    """
+
+    def __init__(self, store: Store, *, entries: int, patience_s: float = 5.0):
         self._store = store
         self._entries = entries
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         self._kept: OrderedDict[ConnectionId, Snapshot] = OrderedDict()
         self._targets: dict[tuple[OrganizationId, Target], _Known] = {}
@@ -220,16 +224,16 @@ class Snapshots:
                 self._looks[key] = look
         if not mine:
             with Turn() as turn:
-                turn.wait(look.done, math.inf)
+                turn.wait(look.done, self._patience_s)
             if look.found is not None:
                 return look.found
-            # What went wrong for another is found out again: an error is one caller's own.
+            # It takes too long, or has failed: an error is one caller's own.
             began_at = time.monotonic()
             return self._looked_up(key, self._store.data_version(), began_at, None)
         try:
             if before is not None:
                 with Turn() as turn:
-                    turn.wait(before.done, math.inf)
+                    turn.wait(before.done, self._patience_s)
             with self._lock:
                 began_at = look.began_at = time.monotonic()
             seen = self._store.data_version()
