@@ -35,6 +35,7 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
+from calendar_server.core.packing import opened
 from calendar_server.providers.base import Deadline, Link, Remembered
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
@@ -267,9 +268,10 @@ def _ours(
             first.append(time.perf_counter() - began)
         for number in range(changes):
             assert done.read is not None
-            assert done.read.event_ids is not None
-            before = Remembered(window, CalendarRead(done.read.events, done.read.unreadable), done.memory)
-            changed = sorted(done.read.event_ids)[number * 37]
+            read = opened(done.read)
+            assert read.event_ids is not None
+            before = Remembered(window, CalendarRead(read.events, read.unreadable), done.memory)
+            changed = sorted(read.event_ids)[number * 37]
             server.put(changed, (server.get(changed) or "").replace("Room 4", f"Room {number + 5}"))
             began = time.perf_counter()
             done = provider.refresh_calendar(link, id, window, before, Deadline.after(120))

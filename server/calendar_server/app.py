@@ -143,6 +143,7 @@ def build(
         event_s=config.expand_event_s,
         calendar_s=config.expand_s,
         address_space_bytes=config.expand_bytes,
+        modules=("calendar_server.providers.caldav_whole",),
     )
     caldav = CaldavProvider(egress, expander, redirects=config.redirects, calendar_events=config.calendar_events)
     google, microsoft = _google(config, egress), _microsoft(config, egress)
@@ -575,9 +576,6 @@ def _scraped(service: Service, beside: Sequence[ProcessBeside], process: str) ->
 def _warm(service: Service) -> None:
     """What the first call should not have to wait for, once this process serves."""
     try:
-        # The first answer of a CalDAV server would bring it: see `caldav_protocol`.
-        import caldav.response  # noqa: F401
-
         service.expander.warm()
     finally:
         keep_garbage_small()

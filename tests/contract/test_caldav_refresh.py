@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, EventId, Interval, UnreadableEvent
+from calendar_server.core.packing import opened
 from calendar_server.errors import CalendarGone, NeedsReauth, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers.base import Deadline, Link, Refreshed, Remembered
 from calendar_server.providers.caldav import CaldavProvider
@@ -40,7 +41,7 @@ class Mirror:
         else:
             assert self.last.read.event_ids is not None
             self.event_ids = self.last.read.event_ids
-            read = CalendarRead(self.last.read.events, self.last.read.unreadable)
+            read = replace(opened(self.last.read), event_ids=None)
             self.remembered = Remembered(WINDOW, read, self.last.memory)
         return replace(self.remembered.read, event_ids=self.event_ids)
 

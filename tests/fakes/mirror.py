@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from calendar_server.core.model import BusyEvent, CalendarId, CalendarRead, Interval, UnreadableEvent
+from calendar_server.core.packing import opened
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Link, Provider, Remembered
 
 
@@ -28,7 +29,7 @@ class Mirror:
             assert self.remembered is not None, "nothing is remembered that could still hold"
             self.remembered = replace(self.remembered, memory=refreshed.memory)
             return False
-        self.remembered = Remembered(self.window, replace(refreshed.read, event_ids=None), refreshed.memory)
+        self.remembered = Remembered(self.window, replace(opened(refreshed.read), event_ids=None), refreshed.memory)
         return True
 
     def forget(self) -> None:

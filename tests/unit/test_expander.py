@@ -267,6 +267,37 @@ def test_nothing_runs_before_the_first_use_and_nothing_after_close():
         made.expand([meeting()], READING, Deadline.after(5))
 
 
+def attempt(expander: Expander, name: str, function: Callable[..., object], *arguments: object) -> object:
+    return expander.attempt(name, function, arguments, READING, Deadline.after(20))
+
+
+def test_what_was_attempted_in_vain_is_not_attempted_again_for_a_while(expander):
+    killed = expander.killed
+    assert attempt(expander, "one", abs, -1) == 1
+    assert attempt(expander, "ends", os._exit, 1) is None
+    assert attempt(expander, "fails", abs, "x") is None
+    assert attempt(expander, "nothing", print) is None
+    assert expander.killed == killed + 1
+    for name in ("ends", "fails", "nothing"):
+        assert attempt(expander, name, abs, -1) is None
+    assert attempt(expander, "one", abs, -2) == 2
+
+
+def test_an_attempt_that_no_child_was_there_for_is_not_held_against_it(expander):
+    with pytest.raises(ProviderUnavailable):
+        expander.attempt("late", abs, (-1,), READING, Deadline.after(-1))
+    assert attempt(expander, "late", abs, -1) == 1
+
+
+def test_children_have_their_modules_before_they_are_asked():
+    made = Expander(processes=1, event_s=1, calendar_s=5, address_space_bytes=MEMORY, modules=("colorsys",))
+    try:
+        made.warm()
+        assert attempt(made, "it", eval, "'colorsys' in __import__('sys').modules") is True
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def slot() -> Iterator[Slot]:
     made = Slot(0.2, MEMORY)

@@ -40,7 +40,7 @@ class Shown:
     def learn(self, *events: BusyEvent, as_of: Instant | None = None, **more: object) -> None:
         read = CalendarRead(events, **more)  # type: ignore[arg-type]
         as_of = self.world.store.now() + 1 if as_of is None else as_of
-        Drifts(self.world.store).learn(self.connection, WORK, read, as_of, WINDOW)
+        Drifts(self.world.store).learn(self.connection, WORK, lambda: read, as_of, WINDOW)
 
     @property
     def told(self) -> tuple[EventState, Drift]:

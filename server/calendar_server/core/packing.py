@@ -15,9 +15,10 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
     SECOND,
     BlockReason,
@@ -39,6 +40,30 @@ _LITTLE_BITS = 12
 _LITTLE = 1 << _LITTLE_BITS
 _REASONS = tuple(BlockReason)
 _REASON_INDEX = {reason: index for index, reason in enumerate(_REASONS)}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRead:
+    """What was read of a calendar in both forms, as whoever read it packed it. ``event_ids`` as in ``CalendarRead``."""
+
+    intervals: bytes
+    content: bytes
+    event_ids: frozenset[EventId] | None = None
+
+    @classmethod
+    def of(cls, read: CalendarRead) -> PackedRead:
+        """A read, packed."""
+        busy = merge(Interval(event.start, event.end) for event in read.events if event.reason.blocks)
+        return cls(pack_track(Track.of(busy, doubt=bool(read.unreadable))), pack_content(read), read.event_ids)
+
+    def opened(self) -> CalendarRead:
+        """The way back. Raises ``Unpackable``."""
+        return replace(unpack_content(self.content), event_ids=self.event_ids)
+
+
+def opened(read: CalendarRead | PackedRead) -> CalendarRead:
+    """A read that may come packed."""
+    return read.opened() if isinstance(read, PackedRead) else read
 
 
 class Unpackable(ValueError):

@@ -35,6 +35,7 @@ from calendar_server.core.model import (
     Instant,
     Interval,
 )
+from calendar_server.core.packing import PackedRead
 from calendar_server.errors import ProviderUnavailable
 
 
@@ -144,10 +145,12 @@ class Remembered:
 class Refreshed:
     """What a refresh came to. ``read`` None: nothing has changed since, what is remembered still holds.
 
+    It may come packed: what is to be stored needs no unpacking on the way.
+
     ``memory``, at most ``MEMORY_BYTES``, is to be given back at the next refresh; empty: there is nothing to remember.
     """
 
-    read: CalendarRead | None
+    read: CalendarRead | PackedRead | None
     memory: bytes = b""
 
 

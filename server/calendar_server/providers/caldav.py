@@ -8,13 +8,15 @@ The rooms behind it, from the wire upwards
     caldav_session    one conversation: logging in, redirects, what refusals mean
     caldav_discovery  from an address to calendars
     caldav_events     the text of our own events
+    caldav_members    what answers say of the resources in a calendar
     caldav_reading    texts of a calendar, in full or of some events
+    caldav_whole      the usual answer, read as a whole by a child
     caldav_memory     what is remembered of a calendar, as bytes
     caldav_refresh    what has changed since
     caldav_writing    look, write, look again
 
-All traffic goes through ``egress``. Importing the package's elements and response class costs 0.4 s and 18 MB with the
-icalendar library in it, measured; its client, which would cost as much again, is never imported.
+All traffic goes through ``egress``. Of the package only the elements are imported: its response class would bring the
+icalendar library, its client an HTTP client.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import json
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from calendar_server.core.busy import Reading, Resource, elected
+from calendar_server.core.busy import Reading, elected
 from calendar_server.core.model import (
     Booking,
     Calendar,
@@ -53,18 +55,21 @@ from calendar_server.providers.caldav_discovery import (
     speaks_caldav,
 )
 from calendar_server.providers.caldav_logins import Logins
+from calendar_server.providers.caldav_members import Texts
 from calendar_server.providers.caldav_memory import (
     Known,
-    fingerprint,
+    joined,
+    known_after,
     pack,
     signals_of,
     unpack_known,
     unpack_signals,
     with_signals,
 )
-from calendar_server.providers.caldav_reading import NoMultiget, Texts, fetch, look_at, read_texts
+from calendar_server.providers.caldav_reading import NoMultiget, fetch, look_at, query, read_texts
 from calendar_server.providers.caldav_refresh import Changes, Picture, Refresh, asked_for, find_changes
 from calendar_server.providers.caldav_session import Login, Session
+from calendar_server.providers.caldav_whole import Question, read_whole
 from calendar_server.providers.caldav_writing import delete, find, put
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expanded, Expander
@@ -146,7 +151,7 @@ class CaldavProvider:
         """Read the calendar in full, and expand what touches the window."""
         session = self._session(link, deadline)
         look = look_at(session, calendar_id)
-        texts = read_texts(session, calendar_id, self._calendar_events)
+        texts = read_texts(session, calendar_id, self._calendar_events, query(session, calendar_id))
         expanded = self._expand(texts, Reading(window, look.zone, _own_addresses(link)), deadline)
         return replace(expanded.read, event_ids=texts.event_ids)
 
@@ -154,7 +159,7 @@ class CaldavProvider:
         self, texts: Texts, reading: Reading, deadline: Deadline, floating: str | None = None, voting: bool = False
     ) -> Expanded:
         """Read the texts. Events without one are named."""
-        expanded = self._expander.expand_part(_resources(texts), reading, deadline, floating=floating, voting=voting)
+        expanded = self._expander.expand_part(texts.resources(), reading, deadline, floating=floating, voting=voting)
         if texts.empty:
             empty = (
                 UnreadableEvent(event_id, "The server hands out no text for this event.") for event_id in texts.empty
@@ -187,17 +192,32 @@ class CaldavProvider:
                     refreshed = self._replace(here, before, known, changes, same)
                     if refreshed is not None:
                         return refreshed
-        texts = read_texts(session, calendar_id, self._calendar_events)
-        expanded = self._expand(texts, here.reading, deadline)
+        return self._read_all(here, changes, first=before is None)
+
+    def _read_all(self, here: Refresh, changes: Changes, *, first: bool) -> Refreshed:
+        """Read everything: as a whole where that can be, else by its parts. ``changes``: what is known of other things."""
+        session, calendar_id = here.session, here.calendar_id
+        answer = query(session, calendar_id)
+        if answer is not None and not changes.others:
+            question = Question(
+                answer.body,
+                answer.status,
+                answer.url,
+                calendar_id,
+                session.reach,
+                self._calendar_events,
+                here.reading,
+            )
+            whole = read_whole(self._expander, question, session.deadline)
+            if whole is not None:
+                signals = here.signals_of_all(first=first, certain=whole.certain)
+                return Refreshed(whole.read, joined(signals, whole.known))
+        texts = read_texts(session, calendar_id, self._calendar_events, answer)
+        expanded = self._expand(texts, here.reading, session.deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
-        known = _known(texts, expanded, Known(expanded.floating, others=others))
-        if before is None and all(known.etags.values()):
-            # Somebody waits for it. The next refresh compares it with the list of all etags.
-            settled = not signals.tell
-        else:
-            settled = not texts.empty and here.signals_hold()
-        memory = pack(replace(signals, settled=settled), known)
-        return Refreshed(replace(expanded.read, event_ids=texts.event_ids), memory)
+        known = known_after(texts, expanded, Known(expanded.floating, others=others))
+        signals = here.signals_of_all(first=first, certain=all(known.etags.values()), complete=not texts.empty)
+        return Refreshed(replace(expanded.read, event_ids=texts.event_ids), pack(signals, known))
 
     def _replace(
         self, here: Refresh, before: Remembered, known: Known, changes: Changes, same: bool
@@ -225,7 +245,7 @@ class CaldavProvider:
         expanded = self._expand(
             texts, here.reading, here.session.deadline, known.floating, voting=known.votes is not None
         )
-        now = _known(texts, expanded, replace(known, etags=kept, others=changes.others))
+        now = known_after(texts, expanded, replace(known, etags=kept, others=changes.others))
         if now.votes is not None and elected(now.votes.values()) != known.floating:
             return None
         picture = Picture(before.read.events, before.read.unreadable).replaced(
@@ -275,29 +295,6 @@ class CaldavProvider:
 
 def _own_addresses(link: Link) -> frozenset[str]:
     return frozenset(json.loads(link.connection.settings.get("addresses", "[]")))
-
-
-def _resources(texts: Texts) -> list[Resource]:
-    return [Resource(event_id, text) for event_id, found in texts.found.items() for text in found]
-
-
-def _known(texts: Texts, expanded: Expanded, kept: Known) -> Known:
-    """What is known after a read, beside what is ``kept`` from before."""
-    etags = dict(kept.etags)
-    for event_id in texts.event_ids:
-        # What could not be read now, by the server or by us, may be at another time.
-        settled = event_id in texts.found and event_id not in expanded.given_up
-        etags[event_id] = fingerprint(texts.etags[event_id]) if settled else ""
-    others = {**kept.others, **{each: fingerprint(texts.etags[each]) for each in texts.others}}
-    if expanded.votes is None and kept.votes is None:
-        return Known(expanded.floating, etags, others)
-    votes = {each: vote for each, vote in (kept.votes or {}).items() if each in kept.etags}
-    for resource, vote in zip(_resources(texts), expanded.votes or (), strict=False):
-        if any(vote):
-            votes[resource.event_id] = vote
-    # Where one resource has two texts, and so two votes, the next change reads everything again.
-    exact = all(len(each) == 1 for each in texts.found.values())
-    return Known(expanded.floating if exact else "", etags, others, votes)
 
 
 def _account(

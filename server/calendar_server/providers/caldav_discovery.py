@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -15,8 +15,9 @@ from calendar_server.errors import (
     ProviderUnavailable,
 )
 from calendar_server.providers import caldav_protocol as protocol
-from calendar_server.providers.caldav_address import BadHref, Origin, Reach, canonical, collection_id
+from calendar_server.providers.caldav_address import BadHref, Origin, canonical, collection_id
 from calendar_server.providers.caldav_events import time_zone_name
+from calendar_server.providers.caldav_members import own
 from calendar_server.providers.caldav_protocol import Member, multistatus
 from calendar_server.providers.caldav_session import LeadsElsewhere, Session, credentials_refused, failure
 from calendar_server.providers.egress import Answer
@@ -142,7 +143,7 @@ def _look(session: Session, url: str, *, entered: bool) -> Discovered | None:
             return None
         raise failure(answer)
     reach = session.reach
-    here = own(multistatus(answer.body, answer.status), answer, reach)
+    here = own(multistatus(answer.body, answer.status), answer.url, reach)
     if here is None or (here.status is not None and not 200 <= here.status < 300):
         return None
     if protocol.PRINCIPAL in here.found and protocol.UNAUTHENTICATED in here.found[protocol.PRINCIPAL].tags:
@@ -174,7 +175,7 @@ def _principal(session: Session, url: str) -> Discovered:
         if answer.status in _NOT_HERE or answer.status < 300:
             return Discovered(place, (), frozenset({canonical(place.principal)}))
         raise failure(answer)
-    here = own(multistatus(answer.body, answer.status), answer, reach)
+    here = own(multistatus(answer.body, answer.status), answer.url, reach)
     if here is None:
         raise ProviderUnavailable("The server's answer is not about the account that was asked for.")
     if here.broken:
@@ -233,7 +234,7 @@ def _gather(session: Session, answer: Answer, found: dict[str, Collection], *, o
         raise failure(answer)
     reach = session.reach
     members = multistatus(answer.body, answer.status)
-    itself = own(members, answer, reach, alone=bool(only))
+    itself = own(members, answer.url, reach, alone=bool(only))
     if itself is not None and itself.gone:
         return False
     if itself is not None and itself.broken:
@@ -268,7 +269,7 @@ def _asked_itself(session: Session, id: str, member: Member) -> Member:
         if answer.status in _NOT_HERE:
             return member
         raise failure(answer)
-    itself = own(multistatus(answer.body, answer.status), answer, session.reach)
+    itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     return member if itself is None else member._replace(found={**itself.found, **member.found})
 
 
@@ -307,24 +308,12 @@ def _default_calendar(session: Session, place: Place) -> str:
         answer = session.propfind(url, (protocol.DEFAULT_CALENDAR,), 0)
         if answer.status != 207:
             return ""
-        inbox = own(multistatus(answer.body, answer.status), answer, session.reach)
+        inbox = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     except (LeadsElsewhere, ProviderUnavailable, BadHref):
         # Only a preference: not worth a connection.
         return ""
     href = next(iter(inbox.hrefs(protocol.DEFAULT_CALENDAR)), "") if inbox else ""
     return canonical(session.reach.id_in(href, answer.url)) if href else ""
-
-
-def own(members: Sequence[Member], answer: Answer, reach: Reach, *, alone: bool = True) -> Member | None:
-    """The member of a multistatus that is about the URL that was asked.
-
-    ``alone``: it was asked with depth 0, so an only member is the one meant, however it is spelled.
-    """
-    wanted = canonical(reach.id_of(answer.url))
-    for member in members:
-        if canonical(reach.id_in(member.href, answer.url)) == wanted:
-            return member
-    return members[0] if alone and len(members) == 1 else None
 
 
 def _located(session: Session, href: str, answer: Answer) -> str:

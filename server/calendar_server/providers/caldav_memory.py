@@ -24,6 +24,8 @@ from calendar_server.core.busy import Vote
 from calendar_server.core.model import EventId
 from calendar_server.core.packing import squeezed
 from calendar_server.providers.base import MEMORY_BYTES
+from calendar_server.providers.caldav_members import Texts
+from calendar_server.providers.expander import Expanded
 
 _VERSION = b"caldav1\n"
 _UNPACKED_MOST = 16 * MEMORY_BYTES
@@ -84,14 +86,38 @@ def signals_of(basis: Iterable[str], zone: str, ctag: str, sync_token: str) -> S
     return Signals(fingerprint(*basis), fingerprint(zone), fingerprint(ctag), token)
 
 
+def known_after(texts: Texts, expanded: Expanded, kept: Known) -> Known:
+    """What is known after a read, beside what is ``kept`` from before."""
+    etags = dict(kept.etags)
+    for event_id in texts.event_ids:
+        # What could not be read now, by the server or by us, may be at another time.
+        settled = event_id in texts.found and event_id not in expanded.given_up
+        etags[event_id] = fingerprint(texts.etags[event_id]) if settled else ""
+    others = {**kept.others, **{each: fingerprint(texts.etags[each]) for each in texts.others}}
+    if expanded.votes is None and kept.votes is None:
+        return Known(expanded.floating, etags, others)
+    votes = {each: vote for each, vote in (kept.votes or {}).items() if each in kept.etags}
+    for resource, vote in zip(texts.resources(), expanded.votes or (), strict=False):
+        if any(vote):
+            votes[resource.event_id] = vote
+    # Where one resource has two texts, and so two votes, the next change reads everything again.
+    exact = all(len(each) == 1 for each in texts.found.values())
+    return Known(expanded.floating if exact else "", etags, others, votes)
+
+
 def pack(signals: Signals, known: Known) -> bytes:
     """The memory; empty where it would be larger than is kept."""
-    return _joined(signals, _packed(_told(known)))
+    return joined(signals, pack_known(known))
+
+
+def pack_known(known: Known) -> bytes:
+    """The part of the memory that ``joined`` joins with the signals."""
+    return _packed(_told(known))
 
 
 def with_signals(memory: bytes, signals: Signals) -> bytes:
     """The memory with newer signals."""
-    return _joined(signals, _parts(memory)[1])
+    return joined(signals, _parts(memory)[1])
 
 
 def unpack_signals(memory: bytes) -> Signals | None:
@@ -133,7 +159,8 @@ def _told(known: Known) -> object:
     )
 
 
-def _joined(signals: Signals, resources: bytes) -> bytes:
+def joined(signals: Signals, resources: bytes) -> bytes:
+    """The memory from its two parts; empty where it would be larger than is kept."""
     head = _packed((signals.basis, signals.zone, signals.ctag, signals.sync_token, signals.settled))
     memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))
     return memory if len(memory) <= MEMORY_BYTES else b""

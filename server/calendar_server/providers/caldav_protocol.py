@@ -1,7 +1,7 @@
 """The door to the package ``caldav``: bodies of requests, and what multistatus answers (RFC 4918 section 13) say.
 
-Its elements and its response class are used, its clients are not: they open connections of their own, follow redirects
-and hrefs wherever they lead, and change the spelling of hrefs. Nothing here touches the network.
+Its elements are used, its clients are not: they open connections of their own, follow redirects and hrefs wherever they
+lead, and change the spelling of hrefs. Nothing here touches the network.
 
 An answer is looked through before it is parsed: no document type, no entities, bounded depth and size, well-formed to
 its last byte. Whatever is not a whole multistatus raises ``ProviderUnavailable``; it is never taken for an empty one.
@@ -28,9 +28,8 @@ from lxml import etree
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.egress_share import too_many_large
 
-# The package would write bodies of answers to the log, and serialise each of them to find out that nobody listens.
+# The package would write what passes through it to the log.
 logging.getLogger("caldav").setLevel(logging.CRITICAL)
-logging.getLogger("caldav.response").setLevel(logging.CRITICAL)
 
 DEPTH_MOST = 60
 """Levels of XML in an answer."""

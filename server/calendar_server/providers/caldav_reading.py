@@ -6,30 +6,32 @@ our limits, are asked for a list and then for the texts in batches. ``expand`` a
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from enum import Enum
-from typing import NamedTuple
 
-from calendar_server.core.ical import unfolded
-from calendar_server.core.model import CalendarId, EventId
+from calendar_server.core.model import CalendarId
 from calendar_server.errors import CalendarGone, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers import caldav_protocol as protocol
-from calendar_server.providers.caldav_address import member_id
-from calendar_server.providers.caldav_discovery import own
+from calendar_server.providers.caldav_members import (
+    Kind,
+    Listed,
+    Texts,
+    is_folder,
+    kind_of,
+    members_of,
+    own,
+    strong,
+    take,
+)
 from calendar_server.providers.caldav_protocol import Member, multistatus
 from calendar_server.providers.caldav_session import Session, failure
 from calendar_server.providers.egress import Answer, AnswerTooLarge
 
 BATCH = 100
 """Events asked for in one multiget."""
-TEXT_MOST = 40_000_000
-"""Bytes of memory for the texts of one read: a letter takes from one to four."""
 SINGLE_LOOKS_MOST = 20
 """Events asked for one by one in one read."""
 TIME_MOST = 200
@@ -38,51 +40,8 @@ YOUNG_S = 2
 """Seconds by which a signal that is a time has to differ from now for its second to be over, whatever the clocks say."""
 
 _GONE = frozenset({403, 404, 410})
-_OTHER_COMPONENT = re.compile("BEGIN:(VTODO|VJOURNAL|VFREEBUSY|VAVAILABILITY|VPOLL)")
 # What servers answer that do not support the report, or not in this form.
 _OTHER_FORM = frozenset({400, 403, 404, 405, 406, 409, 415, 422, 501})
-
-
-@dataclass(slots=True)
-class Texts:
-    """What a read brought. ``empty`` are events without a text, ``others`` resources that hold no event.
-
-    ``etags`` are those of the texts in ``found`` and of ``others``: strong ones, else empty. An etag is never newer than
-    its text. ``as_listed`` are those whose text came together with the etag that they were listed with.
-    """
-
-    found: dict[EventId, list[str]] = field(default_factory=dict)
-    empty: dict[EventId, str] = field(default_factory=dict)
-    others: set[EventId] = field(default_factory=set)
-    etags: dict[EventId, str] = field(default_factory=dict)
-    as_listed: set[EventId] = field(default_factory=set)
-    size: int = 0
-
-    def add(self, event_id: EventId, text: str, etag: str) -> None:
-        """Take a text. A resource that is told twice with the same text counts once."""
-        if not holds_event(text):
-            self.others.add(event_id)
-            self.etags[event_id] = etag
-            return
-        known = self.found.setdefault(event_id, [])
-        if text not in known:
-            self.etags[event_id] = "" if known else etag
-            known.append(text)
-            self.size += sys.getsizeof(text)
-        if self.size > TEXT_MOST:
-            raise ProviderUnavailable("The calendar is larger than this service reads.")
-
-    @property
-    def event_ids(self) -> frozenset[EventId]:
-        return frozenset(self.found) | frozenset(self.empty)
-
-
-class Listed(NamedTuple):
-    """An event, how the server spells it, and its strong etag, else empty."""
-
-    event_id: EventId
-    href: str
-    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +77,7 @@ def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] 
     url = session.reach.url_of(calendar_id)
     answer = session.propfind(url, (*_TYPE_AND_ZONE, *signals), 0)
     _there(answer)
-    itself = own(multistatus(answer.body, answer.status), answer, session.reach)
+    itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     if itself is None:
         raise ProviderUnavailable("The server's answer is not about the calendar that was asked for.")
     _whole(itself)
@@ -146,16 +105,18 @@ def _is_young(signal: str, answer: Answer) -> bool:
     return any(str(each) in figures or time.strftime("%Y%m%d%H%M%S", time.gmtime(each)) in figures for each in near)
 
 
-def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> Texts:
-    """The text of every event of a calendar. Raises ``CalendarGone``, ``ProviderUnavailable``, ``NeedsReauth``."""
+def read_texts(session: Session, calendar_id: CalendarId, events_most: int, answer: Answer | None) -> Texts:
+    """The text of every event of a calendar, by what ``query`` came to.
+
+    Raises ``CalendarGone``, ``ProviderUnavailable``, ``NeedsReauth``.
+    """
     texts = Texts()
-    members = _queried(session, calendar_id, events_most)
-    if members is None:
+    if answer is None:
         fetch(session, calendar_id, _listed(session, calendar_id, events_most), texts, events_most)
         return texts
     unanswered = []
-    for listed, member in members:
-        if not _take(listed, member, texts):
+    for listed, member in _members(session, calendar_id, answer, events_most):
+        if not take(listed, member, texts):
             unanswered.append(listed)
     if unanswered:
         # Some servers leave the text out of a query; whatever is empty when asked for by name is an unreadable event.
@@ -164,8 +125,8 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int) -> T
     return texts
 
 
-def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> list[tuple[Listed, Member]] | None:
-    """Everything in one query; None where the server wants to be asked otherwise."""
+def query(session: Session, calendar_id: CalendarId) -> Answer | None:
+    """Ask for everything at once; None where the server wants to be asked otherwise."""
     try:
         answer = session.report(session.reach.url_of(calendar_id), protocol.calendar_query())
     except AnswerTooLarge:
@@ -175,7 +136,7 @@ def _queried(session: Session, calendar_id: CalendarId, events_most: int) -> lis
         return None
     if not 200 <= answer.status < 300:
         raise failure(answer)
-    return _members(session, calendar_id, answer, events_most)
+    return answer
 
 
 def _listed(session: Session, calendar_id: CalendarId, events_most: int) -> list[Listed]:
@@ -220,7 +181,7 @@ def changed_since(
         members, newer = protocol.synced(answer.body, answer.status, events_most)
         if not newer or newer == token:
             return None
-        found = _about(session, calendar_id, answer, members, events_most)
+        found = members_of(calendar_id, members, answer.url, session.reach, events_most)
     except ProviderThrottled:
         raise
     except (ProviderUnavailable, CalendarGone):
@@ -234,27 +195,7 @@ def _members(
 ) -> list[tuple[Listed, Member]]:
     """The members of the calendar in an answer about it; the calendar itself must be well."""
     members = multistatus(answer.body, answer.status, events_most)
-    return _about(session, calendar_id, answer, members, events_most)
-
-
-def _about(
-    session: Session, calendar_id: CalendarId, answer: Answer, members: tuple[Member, ...], events_most: int
-) -> list[tuple[Listed, Member]]:
-    itself = own(members, answer, session.reach, alone=False)
-    if itself is not None:
-        if itself.gone:
-            raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
-        if itself.broken or any(status != 404 for status in itself.failed.values()):
-            raise ProviderUnavailable("The server could not tell all that is in the calendar.")
-    if len(members) - (itself is not None) > events_most:
-        raise ProviderUnavailable(f"The calendar has more than the {events_most} events that are read.")
-    found = []
-    id_in, at = session.reach.id_in, answer.url
-    for member in members:
-        if member is not itself:
-            id = member_id(calendar_id, id_in(member.href, at))
-            found.append((Listed(EventId(id), member.href, strong(member.text(protocol.ETAG))), member))
-    return found
+    return members_of(calendar_id, members, answer.url, session.reach, events_most)
 
 
 def fetch(session: Session, calendar_id: CalendarId, listed: Sequence[Listed], texts: Texts, events_most: int) -> None:
@@ -289,7 +230,7 @@ def fetch(session: Session, calendar_id: CalendarId, listed: Sequence[Listed], t
                 if singles > SINGLE_LOOKS_MOST:
                     raise ProviderUnavailable("The server leaves events out of its answers.")
                 _fetch_single(session, one, texts)
-            elif not _take(one, member, texts):
+            elif not take(one, member, texts):
                 texts.empty[one.event_id] = one.href
 
 
@@ -311,64 +252,8 @@ def _is_folder(session: Session, one: Listed) -> bool:
     answer = session.propfind(session.reach.url_of(one.event_id), (protocol.RESOURCE_TYPE,), 0)
     if answer.status != 207:
         return False
-    itself = own(multistatus(answer.body, answer.status), answer, session.reach)
+    itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     return itself is not None and is_folder(itself)
-
-
-def is_folder(member: Member) -> bool:
-    """Whether the answer says that the resource is a collection."""
-    types = member.found.get(protocol.RESOURCE_TYPE)
-    return types is not None and protocol.COLLECTION in types.tags
-
-
-def _take(one: Listed, member: Member, texts: Texts) -> bool:
-    """Take what an answer says of one event. False: it has no text, and nothing says that it is gone."""
-    if member.gone:
-        return True
-    if member.broken or any(status not in (404, 410) for tag, status in member.failed.items() if tag == protocol.DATA):
-        raise ProviderUnavailable("The server could not hand out one of the events.")
-    text = member.found[protocol.DATA].text if protocol.DATA in member.found else ""
-    if not text.strip():
-        return False
-    etag = strong(member.text(protocol.ETAG))
-    texts.add(one.event_id, text, etag or one.etag)
-    if etag and etag == one.etag:
-        texts.as_listed.add(one.event_id)
-    return True
-
-
-def strong(etag: str) -> str:
-    """A strong etag as it is; empty for a weak one (RFC 9110 section 8.8.1), which may stand for two texts, or none."""
-    etag = etag.strip()
-    return "" if etag[:2] in ("W/", "w/") or etag == '""' else etag
-
-
-def holds_event(text: str) -> bool:
-    """Whether a text may hold an event: False for to-dos, journals and the like only."""
-    if "BEGIN:VEVENT" in text:
-        return True
-    whole = unfolded(text).upper()
-    return "VEVENT" in whole or not _OTHER_COMPONENT.search(whole)
-
-
-class Kind(Enum):
-    """What a resource in a calendar is, as far as its content type tells."""
-
-    EVENT = "an event, or it does not say"
-    OTHER = "a to-do or the like"
-    FOREIGN = "no calendar text"
-
-
-def kind_of(member: Member) -> Kind:
-    """What a listed resource is: RFC 4791 section 4.1 allows nothing but calendar text, but servers do."""
-    kind = member.text(protocol.CONTENT_TYPE).lower()
-    main, _, parameters = kind.partition(";")
-    if not kind or member.href.lower().endswith(".ics"):
-        main = "text/calendar"
-    component = parameters.replace(" ", "").replace('"', "").partition("component=")[2].partition(";")[0]
-    if main.strip() != "text/calendar":
-        return Kind.FOREIGN
-    return Kind.EVENT if component in ("", "vevent") else Kind.OTHER
 
 
 def _there(answer: Answer) -> None:

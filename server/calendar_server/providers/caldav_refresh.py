@@ -32,20 +32,10 @@ from dataclasses import dataclass, field, replace
 from calendar_server.core.busy import Reading
 from calendar_server.core.model import BusyEvent, CalendarId, EventId, UnreadableEvent
 from calendar_server.errors import ProviderError
+from calendar_server.providers.caldav_members import Kind, Listed, Texts, is_folder, kind_of
 from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, signals_of
 from calendar_server.providers.caldav_protocol import SYNC_TOKEN, Member
-from calendar_server.providers.caldav_reading import (
-    BATCH,
-    SIGNALS,
-    Kind,
-    Listed,
-    Texts,
-    changed_since,
-    is_folder,
-    kind_of,
-    list_members,
-    look_at,
-)
+from calendar_server.providers.caldav_reading import BATCH, SIGNALS, changed_since, list_members, look_at
 from calendar_server.providers.caldav_session import Session
 
 LOOK_AGAIN_S = 2.0
@@ -148,6 +138,16 @@ class Refresh:
         if exact and not texts.empty and not self.young:
             return replace(self.signals, ctag="", settled=True)
         return replace(self.signals, settled=not texts.empty and self.signals_hold())
+
+    def signals_of_all(self, *, first: bool, certain: bool, complete: bool = True) -> Signals:
+        """What is remembered of them after a read of everything, the ``first`` one or not.
+
+        ``certain``: all of it has etags. ``complete``: no text was missing.
+        """
+        if first and certain:
+            # Somebody waits for it. The next refresh compares it with the list of all etags.
+            return replace(self.signals, settled=not self.signals.tell)
+        return replace(self.signals, settled=complete and self.signals_hold())
 
     def signals_hold(self) -> bool:
         """Whether the signals from before a read still hold after it. If that cannot be learned soon, they do not."""

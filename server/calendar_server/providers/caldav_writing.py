@@ -28,8 +28,8 @@ from calendar_server.errors import (
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.base import EventRef, RemoteEvent
 from calendar_server.providers.caldav_address import canonical, member_id
-from calendar_server.providers.caldav_discovery import own
 from calendar_server.providers.caldav_events import ICS_TYPE, Standing, standing, written
+from calendar_server.providers.caldav_members import own
 from calendar_server.providers.caldav_protocol import error_names, multistatus
 from calendar_server.providers.caldav_session import Session, failure
 from calendar_server.providers.egress import Answer
@@ -252,7 +252,7 @@ def _there(session: Session, calendar_id: CalendarId) -> None:
     answer = session.propfind(session.reach.url_of(calendar_id), (protocol.RESOURCE_TYPE,), 0)
     status: int | None = answer.status
     if answer.status == 207:
-        itself = own(multistatus(answer.body, answer.status), answer, session.reach)
+        itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
         status = itself.status if itself and itself.status is not None else 207
     if status in (404, 410):
         raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
@@ -300,5 +300,5 @@ def _etag(session: Session, event_id: EventId) -> str:
     answer = session.propfind(session.reach.url_of(event_id), (protocol.ETAG,), 0)
     if answer.status != 207:
         return ""
-    itself = own(multistatus(answer.body, answer.status), answer, session.reach)
+    itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     return itself.text(protocol.ETAG) if itself else ""

@@ -26,15 +26,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple
 
 from calendar_server.core.busy import Reading, Resource, Vote, elected
-from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, UnreadableEvent
+from calendar_server.core.model import CalendarRead, EventId
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander_child import (
-    TOO_LONG,
+    TOO_MUCH,
     Packed,
     Slice,
     cast_votes,
     read_slice,
+    together,
     understand_zone,
 )
 from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, Task, wait_for_any
@@ -75,8 +76,8 @@ class Expander:
     """Reads calendars in at most ``processes`` children.
 
     ``event_s`` is CPU time for one event, ``calendar_s`` time in children for one calendar, ``address_space_bytes`` the
-    address space of a child, ``occurrences`` what one calendar may have in a window. No child runs before the first
-    use, or ``warm``.
+    address space of a child, ``occurrences`` what one calendar may have in a window. ``modules`` have what is given to
+    ``attempt``, so that children have them by then. No child runs before the first use, or ``warm``.
     """
 
     def __init__(
@@ -87,10 +88,11 @@ class Expander:
         calendar_s: float,
         address_space_bytes: int,
         occurrences: int = OCCURRENCES_OF_CALENDAR,
+        modules: Sequence[str] = (),
     ):
         self._calendar_s = calendar_s
         self._occurrences = occurrences
-        self._slots = [Slot(event_s, address_space_bytes) for _ in range(processes)]
+        self._slots = [Slot(event_s, address_space_bytes, modules) for _ in range(processes)]
         self._turnstile = _Turnstile(self._slots)
         self._culprits = _Culprits()
 
@@ -136,6 +138,33 @@ class Expander:
             self._culprits.add(resources[index].text)
         return call.result()
 
+    def attempt(
+        self,
+        name: str,
+        function: Callable[[*Ts], T | None],
+        arguments: tuple[*Ts],
+        reading: Reading,
+        deadline: Deadline,
+    ) -> T | None:
+        """Another way of reading one calendar, in one task; None where it comes to nothing, and has to be read by its parts.
+
+        Then it is not attempted again for a while under this ``name``: it would cost as much in vain each time. Raises
+        ``ProviderUnavailable`` when there is no child to be had before the deadline.
+        """
+        if self._culprits.has(name):
+            return None
+        call = _Call((), reading)
+        try:
+            result = self._ask(call, deadline, function, arguments)
+        except ProviderUnavailable:
+            if not call.used_s:
+                raise
+            # It is too much for a child at once, or of another kind than expected. By its parts it will be known why.
+            result = None
+        if result is None:
+            self._culprits.add(name)
+        return result
+
     def _floating(self, call: _Call, deadline: Deadline) -> str:
         """The zone of floating times, from all of the calendar. One chunk alone finds it out by itself."""
         zone = self._ask(call, deadline, understand_zone, (call.reading.calendar_timezone,))
@@ -148,16 +177,17 @@ class Expander:
     def _ask(self, call: _Call, deadline: Deadline, function: Callable[[*Ts], T], arguments: tuple[*Ts]) -> T:
         """One task in one slot, all or nothing."""
         slot = self._turnstile.take(call, deadline)
-        began = time.monotonic()
         try:
             limit_s = self._limit_s(call, deadline)
             task = slot.run(function, arguments, deadline.remaining())
             began = time.monotonic()
-            return slot.result(task, limit_s)
+            try:
+                return slot.result(task, limit_s)
+            finally:
+                call.used_s += time.monotonic() - began
         except (ChildTimedOut, ChildEnded, MemoryError) as error:
             raise ProviderUnavailable("The calendar's text could not be read.") from error
         finally:
-            call.used_s += time.monotonic() - began
             self._turnstile.put_back(slot)
 
     def _read(self, call: _Call, deadline: Deadline) -> None:
@@ -223,7 +253,7 @@ class Expander:
             for index, packed in zip(chunk, read.results, strict=False):
                 call.done[index] = packed
                 call.occurrences += len(packed[0])
-                if packed == _TOO_MUCH:
+                if packed == TOO_MUCH:
                     call.culprits.append(index)
             if call.occurrences > self._occurrences:
                 raise ProviderUnavailable(f"The calendar has more than the {self._occurrences} times that are read.")
@@ -238,9 +268,6 @@ class Expander:
         if left <= 0:
             raise ProviderUnavailable("The calendar takes too long to read.")
         return min(left, max(deadline.remaining(), 0.01))
-
-
-_TOO_MUCH: Packed = ((), ((TOO_LONG, None),))
 
 
 @dataclass(slots=True)
@@ -297,7 +324,7 @@ class _Call:
 
     def name(self, index: int) -> None:
         """Give an event up."""
-        self.done[index] = _TOO_MUCH
+        self.done[index] = TOO_MUCH
         self.culprits.append(index)
 
     def awaits_votes(self, chunk: Sequence[int]) -> bool:
@@ -307,19 +334,10 @@ class _Call:
         self.votes.update(zip(chunk, votes, strict=True))
 
     def result(self) -> Expanded:
-        events: list[BusyEvent] = []
-        unreadable: list[UnreadableEvent] = []
-        for index, each in enumerate(self.resources):
-            found, problems = self.done[index]
-            events.extend(
-                BusyEvent(start, end, BlockReason(reason), each.event_id, tentative)
-                for start, end, reason, tentative in found
-            )
-            unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
-        events.sort(key=lambda event: (event.start, event.end))
+        read = together(self.resources, (self.done[index] for index in range(len(self.resources))))
         votes = tuple(self.votes.get(index, ("", "")) for index in range(len(self.resources))) if self.votes else None
         return Expanded(
-            CalendarRead(tuple(events), tuple(unreadable)),
+            read,
             self.floating or "",
             votes,
             frozenset(self.resources[index].event_id for index in self.culprits),
@@ -327,7 +345,7 @@ class _Call:
 
 
 class _Culprits:
-    """Texts that were too much a short while ago: they are not tried again at every read, at everybody's cost."""
+    """Texts that were too much a short while ago and attempts in vain: not made again at every read, at everybody's cost."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

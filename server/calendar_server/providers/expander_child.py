@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -16,7 +17,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import NamedTuple, TypeVar
@@ -32,7 +33,7 @@ from calendar_server.core.busy import (
     zone_of,
     zone_vote,
 )
-from calendar_server.core.model import EventId, Interval
+from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, Interval, UnreadableEvent
 from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ PackedEvent = tuple[int, int, str, bool]
 PackedProblem = tuple[str, Interval | None]
 Packed = tuple[tuple[PackedEvent, ...], tuple[PackedProblem, ...]]
 """A ``ResourceBusy`` without its event id. Plain tuples: they cost the parent a fraction of what objects do."""
+TOO_MUCH: Packed = ((), ((TOO_LONG, None),))
 
 
 class Slice(NamedTuple):
@@ -131,11 +133,22 @@ DONE, NO_MEMORY, FAILED = range(3)
 
 
 def serve(
-    asked: Connection, answers: Connection, event_s: float, address_space_bytes: int, progress: ctypes.c_long
+    asked: Connection,
+    answers: Connection,
+    event_s: float,
+    address_space_bytes: int,
+    progress: ctypes.c_long,
+    modules: Sequence[str],
 ) -> None:
-    """What a child does: tell that it is there, then task after task, a function and its arguments, until it is ended."""
+    """What a child does: tell that it is there, then task after task, a function and its arguments, until it is ended.
+
+    ``modules`` have what it will be asked for besides what is here.
+    """
     start(event_s, address_space_bytes, progress)
     answers.send_bytes(b"")
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()
     while True:
         try:
             request = asked.recv_bytes()
@@ -157,10 +170,15 @@ def _answer(request: bytes) -> bytes:
     return pickle.dumps((kind, None))
 
 
+def guarded(work: Callable[[], T]) -> T | None:
+    """The result of ``work``, in a child; None when it took longer than an event may."""
+    assert _guard is not None
+    return _guard.run(work)
+
+
 def understand_zone(calendar_timezone: str) -> str:
     """``own_zone`` under guard: a zone that takes too long to understand is not understood."""
-    assert _guard is not None
-    return _guard.run(lambda: own_zone(calendar_timezone)) or ""
+    return guarded(lambda: own_zone(calendar_timezone)) or ""
 
 
 def cast_votes(texts: Sequence[tuple[str, str]]) -> list[Vote]:
@@ -173,8 +191,7 @@ def _resources(texts: Sequence[tuple[str, str]]) -> list[Resource]:
 
 
 def _cast_votes(resources: Sequence[Resource]) -> list[Vote]:
-    assert _guard is not None
-    return _guard.run(lambda: [zone_vote(each) for each in resources]) or [("", "")] * len(resources)
+    return guarded(lambda: [zone_vote(each) for each in resources]) or [("", "")] * len(resources)
 
 
 def read_slice(
@@ -200,7 +217,7 @@ def read_slice(
     for index, each in enumerate(resources):
         _guard.progress.value = index
         read = _guard.run(lambda each=each: read_resource(each, reading, zone, limit=OCCURRENCES_MAX))  # type: ignore[misc]
-        results.append(((), ((TOO_LONG, None),)) if read is None else _packed(read))
+        results.append(TOO_MUCH if read is None else _packed(read))
         if time.process_time() - began > slice_s:
             break
     _guard.progress.value = -1
@@ -212,3 +229,17 @@ def _packed(read: ResourceBusy) -> Packed:
         tuple((event.start, event.end, event.reason.value, event.tentative) for event in read.events),
         tuple((problem.message, problem.interval) for problem in read.unreadable),
     )
+
+
+def together(resources: Sequence[Resource], results: Iterable[Packed]) -> CalendarRead:
+    """What these resources came to, each by its own result. Events come by start."""
+    events: list[BusyEvent] = []
+    unreadable: list[UnreadableEvent] = []
+    for each, (found, problems) in zip(resources, results, strict=True):
+        events.extend(
+            BusyEvent(start, end, BlockReason(reason), each.event_id, tentative)
+            for start, end, reason, tentative in found
+        )
+        unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
+    events.sort(key=lambda event: (event.start, event.end))
+    return CalendarRead(tuple(events), tuple(unreadable))

@@ -80,7 +80,7 @@ class _Spawn(SpawnContext):
 class _Line:
     """A child, and the pipes to and from it. Every wait has an end; ``OSError`` and ``EOFError``: the child is no more."""
 
-    def __init__(self, limits: tuple[float, int, ctypes.c_long]):
+    def __init__(self, limits: tuple[float, int, ctypes.c_long, Sequence[str]]):
         context = _Spawn()
         (child_in, self._to), (self._from, child_out) = context.Pipe(duplex=False), context.Pipe(duplex=False)
         self._process = context.Process(target=serve, args=(child_in, child_out, *limits), daemon=True)
@@ -167,11 +167,14 @@ def wait_for_any(tasks: Sequence[Task[T]], timeout_s: float) -> None:
 
 
 class Slot:
-    """One child. Only one caller uses it at a time; ``killed`` counts children that ended inside a task."""
+    """One child. Only one caller uses it at a time; ``killed`` counts children that ended inside a task.
 
-    def __init__(self, event_s: float, address_space_bytes: int):
+    ``modules``: see ``serve``.
+    """
+
+    def __init__(self, event_s: float, address_space_bytes: int, modules: Sequence[str] = ()):
         self._progress: ctypes.c_long = multiprocessing.get_context("spawn").RawValue(ctypes.c_long, -1)
-        self._limits = (event_s, address_space_bytes, self._progress)
+        self._limits = (event_s, address_space_bytes, self._progress, modules)
         self._line: _Line | None = None
         self._is_ready = False
         self._lock = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from calendar_server.core.drift import Drift, drift_of
 from calendar_server.core.model import DAY, BusyEvent, CalendarId, CalendarRead, Connection, EventId, Instant, Interval
@@ -16,9 +17,16 @@ class Drifts:
         self._store = store
 
     def learn(
-        self, connection: Connection, calendar_id: CalendarId, read: CalendarRead, as_of: Instant, window: Interval
+        self,
+        connection: Connection,
+        calendar_id: CalendarId,
+        read_of: Callable[[], CalendarRead],
+        as_of: Instant,
+        window: Interval,
     ) -> None:
         """Note what a read of ``window`` that began at ``as_of`` shows of our events, until a day after their end.
+
+        ``read_of`` unpacks it, and is called only if there are any.
 
         Only a read that lists every event of the calendar says for certain that one is gone.
         """
@@ -26,6 +34,7 @@ class Drifts:
         standing = outbox.standing(connection.id, calendar_id, ends_after=as_of - DAY, before=as_of)
         if not standing:
             return
+        read = read_of()
         ids = {row.event_id for row in standing}
         broken = {event.event_id for event in read.unreadable}
         found: dict[EventId, list[BusyEvent]] = defaultdict(list)

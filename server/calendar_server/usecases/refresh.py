@@ -25,7 +25,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
     DAY,
     SECOND,
@@ -37,7 +36,7 @@ from calendar_server.core.model import (
     Interval,
     ProviderName,
 )
-from calendar_server.core.packing import Track, Unpackable, pack_content, pack_track, unpack_content, unpack_track
+from calendar_server.core.packing import PackedRead, Unpackable, opened, unpack_content, unpack_track
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.metrics import REFRESHES, Metrics
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Remembered
@@ -67,8 +66,8 @@ GRANT_S = 1.0
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
 
-Learn = Callable[[Connection, CalendarId, CalendarRead, Instant, Interval], None]
-"""Told of every read that went well, with the instant it began and its window."""
+Learn = Callable[[Connection, CalendarId, Callable[[], CalendarRead], Instant, Interval], None]
+"""Told of every read that went well: how to get it, the instant it began, and its window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +147,14 @@ class _Result:
     before_version: int
     memory: bytes | None
     """None: as before."""
-    read: CalendarRead
+    found: CalendarRead | PackedRead
     """What stands there now. With ``content`` None it is what stood there before."""
     intervals: bytes
     content: bytes | None
+
+    def read(self) -> CalendarRead:
+        """``found``, unpacked."""
+        return opened(self.found)
 
 
 class Refresher:
@@ -378,11 +381,8 @@ class Refresher:
                 raise ProviderUnavailable("The provider's answer rests on what is not known.")
             kept = None if memory == before.memory else memory
             return _Result(window, False, version, kept, before.read, row.intervals, None)
-        track = Track.of(
-            merge(Interval(event.start, event.end) for event in read.events if event.reason.blocks),
-            doubt=bool(read.unreadable),
-        )
-        return _Result(window, before is None, version, memory, read, pack_track(track), pack_content(read))
+        packed = read if isinstance(read, PackedRead) else PackedRead.of(read)
+        return _Result(window, before is None, version, memory, read, packed.intervals, packed.content)
 
     def _remembered(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> Remembered | None:
         """What the provider may build upon; None where it has to be read in full."""
@@ -511,7 +511,7 @@ def _unsaved(flight: _Flight, results: Mapping[CalendarId, _Result | CalendarErr
     return {
         calendar_id: Unsaved(
             BusyRow(connection_id, calendar_id, flight.began_at, window=result.window, intervals=result.intervals),
-            result.read,
+            result.read(),
         )
         for calendar_id, result in results.items()
         if isinstance(result, _Result)
