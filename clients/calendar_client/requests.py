@@ -171,7 +171,7 @@ def sync_booking(
         start_time=None if start is None else timestamp(start, "start"),
         end_time=None if end is None else timestamp(end, "end"),
         time_zone=time_zone,
-        attendees=[_attendee(each) for each in attendees],
+        attendees=_attendees(attendees),
         url=url,
     )
     return calendar_service_pb2.SyncBookingRequest(
@@ -202,8 +202,18 @@ def update_connection(
     )
 
 
+def _attendees(values: Iterable[AttendeeLike]) -> list[booking_pb2.Attendee]:
+    if isinstance(values, str):
+        raise ValueError(f"attendees takes a list: write [{values!r}].")
+    return [_attendee(each) for each in values]
+
+
 def _attendee(value: AttendeeLike) -> booking_pb2.Attendee:
     if isinstance(value, booking_pb2.Attendee):
         return value
-    email, name = (value, "") if isinstance(value, str) else value
-    return booking_pb2.Attendee(email=email, name=name)
+    if isinstance(value, str):
+        return booking_pb2.Attendee(email=value)
+    # A mapping would be taken apart into its keys.
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(each, str) for each in value):
+        return booking_pb2.Attendee(email=value[0], name=value[1])
+    raise ValueError(f"An attendee is an address, (address, name) or an Attendee, not {value!r}.")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import grpc
@@ -154,6 +155,14 @@ class TestArguments:
     def test_a_time_without_zone_is_refused(self, client: CalendarClient) -> None:
         with pytest.raises(ValueError, match="start has no time zone"):
             client.get_busy(start=datetime(2026, 3, 16), end=NINE)
+
+    @pytest.mark.parametrize(
+        "attendees",
+        ["a@b.c", [{"email": "a@b.c", "name": "Anna"}], [("a@b.c",)], [("a@b.c", "Anna", "x")], [("a@b.c", None)]],
+    )
+    def test_what_is_no_attendee_is_refused(self, client: CalendarClient, attendees: Any) -> None:
+        with pytest.raises(ValueError, match="ttendee"):
+            client.sync_booking("b1", 1, title="T", start=NINE, end=NINE + timedelta(hours=1), attendees=attendees)
 
     def test_an_unknown_word_is_refused_with_the_words_there_are(self, client: CalendarClient) -> None:
         with pytest.raises(ValueError, match="apple, fastmail, nextcloud, custom"):
