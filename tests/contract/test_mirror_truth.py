@@ -135,3 +135,30 @@ def test_what_a_lost_answer_made_counts_no_more_once_it_is_taken_out(
         assert answer is not None
         assert answer.busy == ()
         truth.reconcile()
+
+
+@pytest.mark.parametrize("skip", [0, 1], ids=["the look", "the write"])
+def test_what_a_lost_answer_made_is_ours_though_the_next_push_is_refused(
+    player: Player, microsoft: MicrosoftFake, egress: Egress, skip: int
+) -> None:
+    """The event stands where the booking was. It is not somebody else's, whom the booking has to make room for."""
+    with ExitStack() as stack:
+        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
+        world = stack.enter_context(microsoft_world(microsoft, line, egress))
+        database = player.folder / "history.db"
+        shutil.copyfile(player.empty, database)
+        truth = stack.enter_context(running(f"sqlite:///{database}", world))
+        replica, span, later = truth.replicas[0], truth.grid.span(10, 14), truth.grid.span(20, 24)
+        booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
+        truth.sync(replica, booking)
+        line.orders.spoil(Kind.CUT, skip=1)
+        replica.push()
+        truth.sync(replica, dataclasses.replace(booking, revision=2, start=later.start, end=later.end))
+        line.orders.spoil(Kind.FORBIDDEN, skip=skip)
+        replica.push()
+        truth.pass_time(3600)
+        replica.push()
+        answer = truth.ask(replica, truth.query(max_staleness_s=0))
+        assert answer is not None
+        assert answer.busy == (later,)
+        truth.reconcile()

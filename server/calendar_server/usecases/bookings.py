@@ -459,13 +459,19 @@ def next_generation(row: OutboxRow, connection: Connection, provider: Provider) 
     )
 
 
+def may_stand_unknown(row: OutboxRow) -> bool:
+    """Whether an attempt that had no answer may have made the event under an id that only the provider knows."""
+    return row.attempts > 0 and row.pushed_revision == 0 and not row.event_id
+
+
 def _due(row: OutboxRow, state: EventState, now: Instant, cause: Cause) -> OutboxRow:
     """The row as it stands when a push of it becomes due. A lease that somebody holds stays: they finish, then yield."""
     return dataclasses.replace(
         row,
         state=state,
         due_at=now,
-        attempts=0,
+        # It is still to be known that there was one.
+        attempts=int(may_stand_unknown(row)),
         problem_reason="",
         problem_message="",
         updated_at=now,

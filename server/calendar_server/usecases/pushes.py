@@ -45,7 +45,7 @@ from calendar_server.store.rows import BookingRow, OutboxRow
 from calendar_server.store.store import Store
 from calendar_server.telemetry import request_id
 from calendar_server.tracing import NO_TRACER, Tracer
-from calendar_server.usecases.bookings import BookingContents, next_generation
+from calendar_server.usecases.bookings import BookingContents, may_stand_unknown, next_generation
 from calendar_server.usecases.grants import Grants, disconnected
 from calendar_server.usecases.hosts import HostClosed, HostGate, host_of
 
@@ -194,6 +194,8 @@ class Pushes:
         untried = provider.makes_once and row.attempts == 0 and row.pushed_revision == 0
         for _ in range(LOOKS_MOST):
             known = None if untried else self._look(row, link, provider, deadline)
+            if known is not None:
+                row = self._identified(row, known)
             if known is None and row.pushed_revision > 0:
                 # It stood there and is gone: its owner deleted it, and this revision makes it again. Deleted ids may
                 # stay taken (Google's tombstones, trash bins), so the event gets a new one.
@@ -234,12 +236,7 @@ class Pushes:
             known = self._look(row, link, provider, deadline)
             if known is None:
                 return
-            if known.event_id != row.event_id and not self._store.outbox.hold(
-                row.id, row.lease_token, event_id=known.event_id
-            ):
-                # The id is new: the answer to the push that made it got lost. Unknown, what was read of the event since
-                # would look like somebody else's until the next read.
-                raise LeaseLost
+            row = self._identified(row, known)
             # Looked at again whatever was answered: what stays behind after all would look like somebody else's, for good.
             with suppress(PreconditionFailed):
                 provider.delete_event(self._guarded(link, row), _ref(row, known), known, deadline)
@@ -251,8 +248,18 @@ class Pushes:
         Of one that was written a single answer is not enough to believe that it is gone: made again under a new identity
         there would be two of it, and forgotten it would look like somebody else's. A server that has lost its way for a
         moment does not list calendars either.
+
+        One that may have been made by an attempt without an answer, under an id that the provider gave, is looked for more
+        often than once: unfound it would look like somebody else's.
         """
-        known = provider.find_event(link, _ref(row), deadline)
+        try:
+            known = provider.find_event(link, _ref(row), deadline)
+        except (CalendarGone, CalendarReadOnly, ProviderRefused) as error:
+            if may_stand_unknown(row) and row.attempts + 1 < GONE_TRIES:
+                raise ProviderUnavailable(
+                    "An earlier attempt may have made the event, and at this moment it cannot be seen."
+                ) from error
+            raise
         if known is None and row.pushed_revision > 0:
             try:
                 provider.list_calendars(link, deadline)
@@ -263,6 +270,18 @@ class Pushes:
                     ) from error
             known = provider.find_event(link, _ref(row), deadline)
         return known
+
+    def _identified(self, row: OutboxRow, known: RemoteEvent) -> OutboxRow:
+        """The row with the event's id, on disk before anything else is asked.
+
+        It is new where the answer to the push that made the event got lost. Unknown, what is read of the event would look
+        like somebody else's: until the next read if it is taken out now, and for good if the provider refuses that.
+        """
+        if known.event_id == row.event_id:
+            return row
+        if not self._store.outbox.hold(row.id, row.lease_token, event_id=known.event_id):
+            raise LeaseLost
+        return dataclasses.replace(row, event_id=known.event_id)
 
     def _wanted_by_another(self, row: OutboxRow) -> bool:
         """Whether the very same event is to stay for another connection: one account, connected by two owners."""
