@@ -289,11 +289,14 @@ def test_an_attempt_that_no_child_was_there_for_is_not_held_against_it(expander)
     assert attempt(expander, "late", abs, -1) == 1
 
 
-def test_children_have_their_modules_before_they_are_asked():
-    made = Expander(processes=1, event_s=1, calendar_s=5, address_space_bytes=MEMORY, modules=("colorsys",))
+@pytest.mark.parametrize("more", [(), ("there.is.none",)])
+def test_children_have_their_modules_before_they_are_asked(more):
+    modules = ("colorsys", *more)
+    made = Expander(processes=1, event_s=1, calendar_s=5, address_space_bytes=MEMORY, modules=modules)
     try:
         made.warm()
         assert attempt(made, "it", eval, "'colorsys' in __import__('sys').modules") is True
+        assert len(starts(made, meeting())) == 1
     finally:
         made.close()
 

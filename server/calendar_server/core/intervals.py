@@ -25,7 +25,7 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
             if current.end > merged[-1].end:
                 merged[-1] = Interval(merged[-1].start, current.end)
         else:
-            merged.append(Interval(*current))
+            merged.append(current)
     return merged
 
 

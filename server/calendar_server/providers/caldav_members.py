@@ -75,11 +75,13 @@ def own(members: Sequence[Member], url: str, reach: Reach, *, alone: bool = True
 
     ``alone``: it was asked with depth 0, so an only member is the one meant, however it is spelled.
     """
+    itself = _own([reach.id_in(member.href, url) for member in members], members, url, reach)
+    return members[0] if itself is None and alone and len(members) == 1 else itself
+
+
+def _own(ids: Sequence[str], members: Sequence[Member], url: str, reach: Reach) -> Member | None:
     wanted = canonical(reach.id_of(url))
-    for member in members:
-        if canonical(reach.id_in(member.href, url)) == wanted:
-            return member
-    return members[0] if alone and len(members) == 1 else None
+    return next((member for id, member in zip(ids, members, strict=True) if canonical(id) == wanted), None)
 
 
 def members_of(
@@ -89,7 +91,8 @@ def members_of(
 
     The calendar itself must be well. Raises ``CalendarGone``, ``ProviderUnavailable``.
     """
-    itself = own(members, url, reach, alone=False)
+    ids = [reach.id_in(member.href, url) for member in members]
+    itself = _own(ids, members, url, reach)
     if itself is not None:
         if itself.gone:
             raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
@@ -98,10 +101,10 @@ def members_of(
     if len(members) - (itself is not None) > most:
         raise ProviderUnavailable(f"The calendar has more than the {most} events that are read.")
     found = []
-    for member in members:
+    for id, member in zip(ids, members, strict=True):
         if member is not itself:
-            id = member_id(calendar_id, reach.id_in(member.href, url))
-            found.append((Listed(EventId(id), member.href, strong(member.text(protocol.ETAG))), member))
+            event_id = EventId(member_id(calendar_id, id))
+            found.append((Listed(event_id, member.href, strong(member.text(protocol.ETAG))), member))
     return found
 
 

@@ -12,7 +12,7 @@ only unpacked when something did.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import json
 import zlib
@@ -77,7 +77,7 @@ def fingerprint(*parts: str) -> str:
     told = b"".join(
         b"%d:%s" % (len(part), part) for part in (each.encode("utf-8", "surrogateescape") for each in parts)
     )
-    return base64.b64encode(hashlib.blake2b(told, digest_size=12).digest()).decode()
+    return binascii.b2a_base64(hashlib.blake2b(told, digest_size=12).digest(), newline=False).decode()
 
 
 def signals_of(basis: Iterable[str], zone: str, ctag: str, sync_token: str) -> Signals:

@@ -11,6 +11,7 @@ so that it comes to the same.
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from calendar_server.core.busy import Reading
@@ -22,7 +23,7 @@ from calendar_server.providers.caldav_members import Texts, members_of, take
 from calendar_server.providers.caldav_memory import Known, known_after, pack_known
 from calendar_server.providers.caldav_protocol import multistatus
 from calendar_server.providers.expander import SLICE_S, Expanded, Expander
-from calendar_server.providers.expander_child import TOO_MUCH, guarded, read_slice, together
+from calendar_server.providers.expander_child import guarded, read_some
 
 BODY_MOST = 128 * 1024
 """Bytes of an answer. Of a larger one several children can read parts at the same time."""
@@ -64,13 +65,15 @@ def read_in_child(question: Question) -> Whole | None:
     resources = texts.resources()
     expanded = Expanded(CalendarRead(()), "", None, frozenset())
     if resources:
-        told = [(each.event_id, each.text) for each in resources]
-        part = read_slice(told, question.reading, None, False, SLICE_S)
-        if len(part.results) < len(resources) or TOO_MUCH in part.results:
-            # More than a slice, which also bounds how many times there are.
+        part = read_some(resources, question.reading, None, False, SLICE_S)
+        results = [each for each in part.results if each is not None]
+        if len(results) < len(resources):
+            # More than a slice, which also bounds how many times there are; or too much in one of them.
             return None
+        events = sorted((event for each in results for event in each.events), key=attrgetter("start", "end"))
+        unreadable = tuple(problem for each in results for problem in each.unreadable)
         votes = tuple(part.votes) if part.votes else None
-        expanded = Expanded(together(resources, part.results), part.floating, votes, frozenset())
+        expanded = Expanded(CalendarRead(tuple(events), unreadable), part.floating, votes, frozenset())
     known = known_after(texts, expanded, Known(expanded.floating))
     read = PackedRead.of(replace(expanded.read, event_ids=texts.event_ids))
     return Whole(read, pack_known(known), all(known.etags.values()))

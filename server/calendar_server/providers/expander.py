@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple
 
 from calendar_server.core.busy import Reading, Resource, Vote, elected
-from calendar_server.core.model import CalendarRead, EventId
+from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, UnreadableEvent
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander_child import (
@@ -35,7 +35,6 @@ from calendar_server.providers.expander_child import (
     Slice,
     cast_votes,
     read_slice,
-    together,
     understand_zone,
 )
 from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, Task, wait_for_any
@@ -334,10 +333,19 @@ class _Call:
         self.votes.update(zip(chunk, votes, strict=True))
 
     def result(self) -> Expanded:
-        read = together(self.resources, (self.done[index] for index in range(len(self.resources))))
+        events: list[BusyEvent] = []
+        unreadable: list[UnreadableEvent] = []
+        for index, each in enumerate(self.resources):
+            found, problems = self.done[index]
+            events.extend(
+                BusyEvent(start, end, BlockReason(reason), each.event_id, tentative)
+                for start, end, reason, tentative in found
+            )
+            unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
+        events.sort(key=lambda event: (event.start, event.end))
         votes = tuple(self.votes.get(index, ("", "")) for index in range(len(self.resources))) if self.votes else None
         return Expanded(
-            read,
+            CalendarRead(tuple(events), tuple(unreadable)),
             self.floating or "",
             votes,
             frozenset(self.resources[index].event_id for index in self.culprits),

@@ -17,7 +17,9 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import NamedTuple, TypeVar
@@ -33,7 +35,7 @@ from calendar_server.core.busy import (
     zone_of,
     zone_vote,
 )
-from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, Interval, UnreadableEvent
+from calendar_server.core.model import EventId, Interval
 from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
@@ -146,8 +148,10 @@ def serve(
     """
     start(event_s, address_space_bytes, progress)
     answers.send_bytes(b"")
-    for module in modules:
-        importlib.import_module(module)
+    # Without them, for want of memory say, it does all that needs none of them.
+    with suppress(ImportError, MemoryError):
+        for module in modules:
+            importlib.import_module(module)
     gc.freeze()
     while True:
         try:
@@ -197,14 +201,31 @@ def _cast_votes(resources: Sequence[Resource]) -> list[Vote]:
 def read_slice(
     texts: Sequence[tuple[str, str]], reading: Reading, floating: str | None, voting: bool, slice_s: float
 ) -> Slice:
-    """Read resources, told by id and text, one after another until ``slice_s`` of CPU time are used; at least one.
+    """``read_some`` of resources told by id and text, in a form for the way to the parent."""
+    began = time.process_time()
+    some = read_some(_resources(texts), reading, floating, voting, slice_s)
+    results = [TOO_MUCH if read is None else _packed(read) for read in some.results]
+    return Slice(results, some.floating, some.votes, time.process_time() - began)
+
+
+class Some(NamedTuple):
+    """What a child got done: the first resources' results, in order; None for one that is too much. Else as ``Slice``."""
+
+    results: list[ResourceBusy | None]
+    floating: str
+    votes: list[Vote] | None
+
+
+def read_some(
+    resources: Sequence[Resource], reading: Reading, floating: str | None, voting: bool, slice_s: float
+) -> Some:
+    """Read resources, one after another until ``slice_s`` of CPU time are used; at least one.
 
     ``floating``: the zone for dates and floating times, None to choose it from these resources. ``voting``: ask for
     their votes though it is known.
     """
     assert _guard is not None
     began = time.process_time()
-    resources = _resources(texts)
     votes: list[Vote] | None = None
     if floating is None:
         floating = understand_zone(reading.calendar_timezone)
@@ -213,15 +234,14 @@ def read_slice(
         votes = _cast_votes(resources)
         floating = floating or elected(votes)
     zone = zone_of(floating)
-    results: list[Packed] = []
+    results: list[ResourceBusy | None] = []
     for index, each in enumerate(resources):
         _guard.progress.value = index
-        read = _guard.run(lambda each=each: read_resource(each, reading, zone, limit=OCCURRENCES_MAX))  # type: ignore[misc]
-        results.append(TOO_MUCH if read is None else _packed(read))
+        results.append(_guard.run(partial(read_resource, each, reading, zone, limit=OCCURRENCES_MAX)))
         if time.process_time() - began > slice_s:
             break
     _guard.progress.value = -1
-    return Slice(results, floating, votes, time.process_time() - began)
+    return Some(results, floating, votes)
 
 
 def _packed(read: ResourceBusy) -> Packed:
@@ -229,17 +249,3 @@ def _packed(read: ResourceBusy) -> Packed:
         tuple((event.start, event.end, event.reason.value, event.tentative) for event in read.events),
         tuple((problem.message, problem.interval) for problem in read.unreadable),
     )
-
-
-def together(resources: Sequence[Resource], results: Iterable[Packed]) -> CalendarRead:
-    """What these resources came to, each by its own result. Events come by start."""
-    events: list[BusyEvent] = []
-    unreadable: list[UnreadableEvent] = []
-    for each, (found, problems) in zip(resources, results, strict=True):
-        events.extend(
-            BusyEvent(start, end, BlockReason(reason), each.event_id, tentative)
-            for start, end, reason, tentative in found
-        )
-        unreadable.extend(UnreadableEvent(each.event_id, message, interval) for message, interval in problems)
-    events.sort(key=lambda event: (event.start, event.end))
-    return CalendarRead(tuple(events), tuple(unreadable))
