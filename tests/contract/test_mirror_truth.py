@@ -162,3 +162,28 @@ def test_what_a_lost_answer_made_is_ours_though_the_next_push_is_refused(
         assert answer is not None
         assert answer.busy == (later,)
         truth.reconcile()
+
+
+def test_only_an_attempt_without_an_answer_counts_for_the_next_revision(
+    player: Player, microsoft: MicrosoftFake, egress: Egress
+) -> None:
+    """What was refused has made nothing: the next revision begins anew."""
+    with ExitStack() as stack:
+        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
+        world = stack.enter_context(microsoft_world(microsoft, line, egress))
+        database = player.folder / "history.db"
+        shutil.copyfile(player.empty, database)
+        truth = stack.enter_context(running(f"sqlite:///{database}", world))
+        replica, span = truth.replicas[0], truth.grid.span(10, 14)
+        for number, (kind, attempts) in enumerate(((Kind.FORBIDDEN, 0), (Kind.CUT, 1))):
+            booking = Booking(
+                BookingId(f"b{number}"), 1, BookingStatus.CONFIRMED, "Talk", start=span.start, end=span.end
+            )
+            truth.sync(replica, booking)
+            line.orders.spoil(kind, skip=1)
+            replica.push()
+            truth.sync(replica, dataclasses.replace(booking, revision=2))
+            (row,) = truth.store.outbox.of_booking(truth.caller.organization_id, booking.id)
+            assert row.attempts == attempts
+            replica.push()
+        truth.reconcile()

@@ -470,8 +470,8 @@ def _due(row: OutboxRow, state: EventState, now: Instant, cause: Cause) -> Outbo
         row,
         state=state,
         due_at=now,
-        # It is still to be known that there was one.
-        attempts=int(may_stand_unknown(row)),
+        # It is still to be known that there was one. Of what failed, the last attempt has seen that nothing stands there.
+        attempts=int(row.state is EventState.PENDING and may_stand_unknown(row)),
         problem_reason="",
         problem_message="",
         updated_at=now,
