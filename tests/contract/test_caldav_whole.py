@@ -79,7 +79,7 @@ def memory_of(refreshed: Refreshed) -> tuple[Signals | None, Known | None]:
 
 
 def other_start(text: str, line: str) -> str:
-    """An event of another start, an hour long."""
+    """An event with this instead of its start and its end."""
     kept = [each for each in text.split("\r\n") if not each.startswith(("DTSTART", "DTEND"))]
     kept[kept.index("END:VEVENT") : kept.index("END:VEVENT")] = [line]
     return "\r\n".join(kept)
