@@ -99,7 +99,7 @@ class Worker:
         self._woken.set()
 
     def stop(self) -> None:
-        """Lease nothing more. ``run`` returns when the pushes in progress have ended."""
+        """Begin nothing more. ``run`` returns when the pushes in progress have ended."""
         self._stopping.set()
         self._woken.set()
 
@@ -182,7 +182,9 @@ class Worker:
         return queued * 2 > self._ahead
 
     def _begin_queued(self) -> int:
-        """Under the lock: begin what is queued, as far as it fits. Answers how many more would fit."""
+        """Under the lock: begin what is queued and fits, nothing after ``stop``. Answers how many more would fit."""
+        if self._stopping.is_set():
+            return 0
         now = time.monotonic()
         slow = sum(now - began > SLOW_S for _, began in self._running.values())
         # Pushes that hang do not count, so that they keep nobody else; but there is a limit on them, too.
