@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expander
 from calendar_server.store.store import Store
 from tests.contract.conftest import PASSWORD
-from tests.contract.truth import running
+from tests.contract.truth import Truth, running
 from tests.contract.truth_histories import MakeWorld, Player
 from tests.contract.truth_worlds import (
     DAV_VOICE,
@@ -110,80 +109,70 @@ def test_microsoft(player: Player, microsoft: MicrosoftFake, egress: Egress) -> 
         play(player, lambda: microsoft_world(microsoft, line, egress), 8)
 
 
-def test_what_a_lost_answer_made_counts_no_more_once_it_is_taken_out(
-    player: Player, microsoft: MicrosoftFake, egress: Egress
-) -> None:
+@pytest.fixture
+def at_microsoft(player: Player, microsoft: MicrosoftFake, egress: Egress) -> Iterator[Truth]:
+    """A history of its own, with faults on the line where they are ordered."""
+    database = player.folder / "history.db"
+    shutil.copyfile(player.empty, database)
+    with (
+        FaultyLine(microsoft.origin, GRAPH_VOICE) as line,
+        microsoft_world(microsoft, line, egress) as world,
+        running(f"sqlite:///{database}", world) as truth,
+    ):
+        yield truth
+
+
+def test_what_a_lost_answer_made_counts_no_more_once_it_is_taken_out(at_microsoft: Truth) -> None:
     """Microsoft gives the id of an event, and its answer got lost: what is read of it looks like somebody else's."""
-    with ExitStack() as stack:
-        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
-        world = stack.enter_context(microsoft_world(microsoft, line, egress))
-        database = player.folder / "history.db"
-        shutil.copyfile(player.empty, database)
-        truth = stack.enter_context(running(f"sqlite:///{database}", world))
-        replica, span = truth.replicas[0], truth.grid.span(10, 14)
-        booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
-        truth.sync(replica, booking)
-        # The look for it, and then the write.
-        line.orders.spoil(Kind.CUT, skip=1)
-        replica.push()
-        answer = truth.ask(replica, truth.query(max_staleness_s=0))
-        assert answer is not None
-        assert answer.busy == (span,)
-        truth.sync(replica, dataclasses.replace(booking, revision=2, status=BookingStatus.CANCELLED))
-        replica.push()
-        answer = truth.ask(replica, truth.query(max_staleness_s=3600))
-        assert answer is not None
-        assert answer.busy == ()
-        truth.reconcile()
+    truth = at_microsoft
+    replica, span = truth.replicas[0], truth.grid.span(10, 14)
+    booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
+    truth.sync(replica, booking)
+    # The look for it, and then the write.
+    truth.world.orders.spoil(Kind.CUT, skip=1)
+    replica.push()
+    answer = truth.ask(replica, truth.query(max_staleness_s=0))
+    assert answer is not None
+    assert answer.busy == (span,)
+    truth.sync(replica, dataclasses.replace(booking, revision=2, status=BookingStatus.CANCELLED))
+    replica.push()
+    answer = truth.ask(replica, truth.query(max_staleness_s=3600))
+    assert answer is not None
+    assert answer.busy == ()
+    truth.reconcile()
 
 
 @pytest.mark.parametrize("skip", [0, 1], ids=["the look", "the write"])
-def test_what_a_lost_answer_made_is_ours_though_the_next_push_is_refused(
-    player: Player, microsoft: MicrosoftFake, egress: Egress, skip: int
-) -> None:
+def test_what_a_lost_answer_made_is_ours_though_the_next_push_is_refused(at_microsoft: Truth, skip: int) -> None:
     """The event stands where the booking was. It is not somebody else's, whom the booking has to make room for."""
-    with ExitStack() as stack:
-        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
-        world = stack.enter_context(microsoft_world(microsoft, line, egress))
-        database = player.folder / "history.db"
-        shutil.copyfile(player.empty, database)
-        truth = stack.enter_context(running(f"sqlite:///{database}", world))
-        replica, span, later = truth.replicas[0], truth.grid.span(10, 14), truth.grid.span(20, 24)
-        booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
-        truth.sync(replica, booking)
-        line.orders.spoil(Kind.CUT, skip=1)
-        replica.push()
-        truth.sync(replica, dataclasses.replace(booking, revision=2, start=later.start, end=later.end))
-        line.orders.spoil(Kind.FORBIDDEN, skip=skip)
-        replica.push()
-        truth.pass_time(3600)
-        replica.push()
-        answer = truth.ask(replica, truth.query(max_staleness_s=0))
-        assert answer is not None
-        assert answer.busy == (later,)
-        truth.reconcile()
+    truth = at_microsoft
+    replica, span, later = truth.replicas[0], truth.grid.span(10, 14), truth.grid.span(20, 24)
+    booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
+    truth.sync(replica, booking)
+    truth.world.orders.spoil(Kind.CUT, skip=1)
+    replica.push()
+    truth.sync(replica, dataclasses.replace(booking, revision=2, start=later.start, end=later.end))
+    truth.world.orders.spoil(Kind.FORBIDDEN, skip=skip)
+    replica.push()
+    truth.pass_time(3600)
+    replica.push()
+    answer = truth.ask(replica, truth.query(max_staleness_s=0))
+    assert answer is not None
+    assert answer.busy == (later,)
+    truth.reconcile()
 
 
-def test_only_an_attempt_without_an_answer_counts_for_the_next_revision(
-    player: Player, microsoft: MicrosoftFake, egress: Egress
-) -> None:
+def test_only_an_attempt_without_an_answer_counts_for_the_next_revision(at_microsoft: Truth) -> None:
     """What was refused has made nothing: the next revision begins anew."""
-    with ExitStack() as stack:
-        line = stack.enter_context(FaultyLine(microsoft.origin, GRAPH_VOICE))
-        world = stack.enter_context(microsoft_world(microsoft, line, egress))
-        database = player.folder / "history.db"
-        shutil.copyfile(player.empty, database)
-        truth = stack.enter_context(running(f"sqlite:///{database}", world))
-        replica, span = truth.replicas[0], truth.grid.span(10, 14)
-        for number, (kind, attempts) in enumerate(((Kind.FORBIDDEN, 0), (Kind.CUT, 1))):
-            booking = Booking(
-                BookingId(f"b{number}"), 1, BookingStatus.CONFIRMED, "Talk", start=span.start, end=span.end
-            )
-            truth.sync(replica, booking)
-            line.orders.spoil(kind, skip=1)
-            replica.push()
-            truth.sync(replica, dataclasses.replace(booking, revision=2))
-            (row,) = truth.store.outbox.of_booking(truth.caller.organization_id, booking.id)
-            assert row.attempts == attempts
-            replica.push()
-        truth.reconcile()
+    truth = at_microsoft
+    replica, span = truth.replicas[0], truth.grid.span(10, 14)
+    for number, (kind, attempts) in enumerate(((Kind.FORBIDDEN, 0), (Kind.CUT, 1))):
+        booking = Booking(BookingId(f"b{number}"), 1, BookingStatus.CONFIRMED, "Talk", start=span.start, end=span.end)
+        truth.sync(replica, booking)
+        truth.world.orders.spoil(kind, skip=1)
+        replica.push()
+        truth.sync(replica, dataclasses.replace(booking, revision=2))
+        (row,) = truth.store.outbox.of_booking(truth.caller.organization_id, booking.id)
+        assert row.attempts == attempts
+        replica.push()
+    truth.reconcile()

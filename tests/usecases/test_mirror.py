@@ -516,6 +516,7 @@ class TestSharing:
                         assert old is not None
                         secret = Secret({"username": "", "password": "newer"})
                         world.store.connections.reseal(other.id, old.sealed, grants.seal(other.id, secret))
+                # Longer than what was read for the whole round is used.
                 time.sleep(GRANT_S + 0.1)
             used.append(link.secret["password"])
 

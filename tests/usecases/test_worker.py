@@ -377,8 +377,11 @@ class TestLeases:
                 assert len(leased()) == 4
                 assert world.store.outbox.claim(limit=9, lease_s=60, mailbox_limit=4) == []
             finally:
-                running.worker.stop()
-                gate.open()
+                # Both pushes end at the moment of the stop, and make room that nobody may take any more.
+                with running.worker._lock:
+                    gate.open()
+                    time.sleep(0.1)
+                    running.worker.stop()
         assert leased() == []
         assert (
             sorted((row.state, row.attempts) for row in rows())

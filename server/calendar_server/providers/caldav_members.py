@@ -21,6 +21,7 @@ from calendar_server.providers.caldav_protocol import Member
 TEXT_MOST = 40_000_000
 """Bytes of memory for the texts of one read: a letter takes from one to four."""
 
+# None of them is asked for, though free-busy times and availability could block: docs/caldav.md says so.
 _OTHER_COMPONENT = re.compile("BEGIN:(VTODO|VJOURNAL|VFREEBUSY|VAVAILABILITY|VPOLL)")
 
 
