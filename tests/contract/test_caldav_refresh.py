@@ -16,10 +16,19 @@ from calendar_server.errors import CalendarGone, NeedsReauth, ProviderThrottled,
 from calendar_server.providers.base import Deadline, Link, Refreshed, Remembered
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.caldav_reading import SIGNALS, look_at
+from calendar_server.providers.caldav_refresh import LOOK_EVERY_S
+from calendar_server.providers.egress import Egress
+from calendar_server.providers.expander import Expander
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.worlds import WINDOW, at, soon
 from tests.fakes.strange_dav import WORK, Asked
 
+BERLIN = (
+    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//tests//EN\r\nBEGIN:VTIMEZONE\r\nTZID:Europe/Berlin\r\nBEGIN:STANDARD\r\n"
+    "DTSTART:19701025T030000\r\nTZOFFSETFROM:+0200\r\nTZOFFSETTO:+0100\r\nEND:STANDARD\r\nEND:VTIMEZONE\r\n"
+    "END:VCALENDAR\r\n"
+)
+ZONE = "{urn:ietf:params:xml:ns:caldav}calendar-timezone"
 NO_SIGNALS = {"no_ctag", "no_sync"}
 
 
@@ -65,13 +74,53 @@ def assert_same(mirror: Mirror) -> None:
     assert picture(mirror.refresh()) == picture(mirror.fresh())
 
 
+class Clock:
+    """Seconds since 1970, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def mirror(account: StrangeAccount) -> Mirror:
+def clock(account: StrangeAccount, egress: Egress, expander: Expander) -> Clock:
+    """The provider's; before its first refresh."""
+    made = Clock()
+    account.provider = CaldavProvider(egress, expander, redirects=5, calendar_events=1000, clock=made)
+    return made
+
+
+@pytest.fixture
+def looking(account: StrangeAccount) -> Mirror:
     """Of a calendar with nine events, refreshed until its signals are trusted; the log is empty."""
     for number in range(1, 10):
         account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number))
     account.dav.put(f"{WORK}todo.ics", event("todo", 3, component="VTODO"))
     return settled(account)
+
+
+@pytest.fixture
+def reporting(account: StrangeAccount, looking: Mirror) -> Mirror:
+    """Of the same calendar, refreshed until a report alone is asked for; the log is empty."""
+    return exact(account, looking)
+
+
+def exact(account: StrangeAccount, mirror: Mirror, text: str = "") -> Mirror:
+    """After changes that exact reports have told."""
+    for told in (text or event("e1", 11), event("e1", 1)):
+        account.dav.put(f"{WORK}e1.ics", told)
+        mirror.refresh()
+    account.dav.log.clear()
+    return mirror
+
+
+@pytest.fixture(params=["looking", "reporting"])
+def mirror(request: pytest.FixtureRequest) -> Mirror:
+    """Either of both."""
+    made: Mirror = request.getfixturevalue(request.param)
+    return made
 
 
 def settled(account: StrangeAccount) -> Mirror:
@@ -102,6 +151,17 @@ def _name(asked: Asked) -> str:
     if asked.method != "REPORT":
         return f"{asked.method} {asked.headers.get('depth', '')}".strip()
     return next(name for name in ("sync-collection", "calendar-multiget", "calendar-query") if name in asked.body)
+
+
+def in_zone(uid: str, day: int, zone: str = "") -> str:
+    """An event on a day's morning: in a zone, or floating."""
+    start = f"DTSTART;TZID={zone}:" if zone else "DTSTART:"
+    return (
+        event(uid, day)
+        .replace("DTSTART:", start)
+        .replace("T090000Z", "T090000")
+        .replace(f"DTEND:202612{day:02}T100000Z", "DURATION:PT1H")
+    )
 
 
 class TestNothingChanged:
@@ -154,7 +214,7 @@ class TestLittleChanged:
     def test_only_the_changed_event_is_fetched(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         read = mirror.refresh()
-        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget"]
+        assert reports(account)[-2:] == ["sync-collection", "calendar-multiget"]
         assert fetched(account) == ["e5.ics"]
         assert picture(read) == picture(mirror.fresh())
 
@@ -262,8 +322,13 @@ class TestExactReports:
     """A report up to the token of the look, and texts with the etags that it tells: no look after the read."""
 
     def test_after_one_the_token_alone_is_asked_for_until_everything_is_read(
-        self, account: StrangeAccount, mirror: Mirror
+        self, account: StrangeAccount, looking: Mirror
     ) -> None:
+        mirror = looking
+        account.dav.put(f"{WORK}floating.ics", in_zone("floating", 3))  # so that it goes on looking
+        mirror.refresh()
+        mirror.remembered = None
+        mirror.refresh()
         assert self.signals(account, mirror) == {"getctag", "sync-token"}
         for day in (6, 7):
             account.dav.put(f"{WORK}e5.ics", event("e5", day))
@@ -274,13 +339,16 @@ class TestExactReports:
         mirror.remembered = None
         assert self.signals(account, mirror) == {"getctag", "sync-token"}
 
-    def test_one_of_what_was_taken_out_is_one(self, account: StrangeAccount, mirror: Mirror) -> None:
+    def test_one_of_what_was_taken_out_is_one(self, account: StrangeAccount, looking: Mirror) -> None:
         del account.dav.shelves[WORK].resources["e5.ics"]
-        assert_same(mirror)
+        assert_same(looking)
         assert reports(account)[:2] == ["PROPFIND 0", "sync-collection"]
-        assert self.signals(account, mirror) == {"sync-token"}
+        account.dav.log.clear()
+        looking.refresh()
+        assert reports(account) == ["sync-collection"]
 
-    def test_one_up_to_another_token_than_the_look_is_none(self, account: StrangeAccount, mirror: Mirror) -> None:
+    def test_one_up_to_another_token_than_the_look_is_none(self, account: StrangeAccount, looking: Mirror) -> None:
+        mirror = looking
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         with just_before(account, "sync-collection", lambda: account.dav.put(f"{WORK}e6.ics", event("e6", 2))):
             mirror.refresh()
@@ -292,8 +360,10 @@ class TestExactReports:
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         with just_before(account, "calendar-multiget", lambda: account.dav.put(f"{WORK}e5.ics", event("e5", 2))):
             mirror.refresh()
-        assert reports(account) == ["PROPFIND 0", "sync-collection", "calendar-multiget", "PROPFIND 0"]
+        assert reports(account)[-3:] == ["sync-collection", "calendar-multiget", "PROPFIND 0"]
+        account.dav.log.clear()
         assert_same(mirror)
+        assert reports(account)[0] == "PROPFIND 0"
 
     def test_one_of_an_event_that_is_gone_when_it_is_fetched_is_none(
         self, account: StrangeAccount, mirror: Mirror
@@ -327,6 +397,124 @@ class TestExactReports:
         account.dav.log.clear()
         mirror.refresh()
         return {name for name in ("getctag", "sync-token") if name in account.dav.log[0].body}
+
+
+class TestReportsAlone:
+    """After an exact report, where nothing lies in the calendar's own zone: no look before the next ones, for a while."""
+
+    def test_one_says_that_nothing_has_changed(self, account: StrangeAccount, reporting: Mirror) -> None:
+        for _ in range(2):
+            reporting.refresh()
+            assert reporting.unchanged
+        assert reports(account) == ["sync-collection"] * 2
+
+    def test_one_says_what_has_changed(self, account: StrangeAccount, reporting: Mirror) -> None:
+        for day in (6, 7):
+            account.dav.put(f"{WORK}e5.ics", event("e5", day))
+            account.dav.put(f"{WORK}new{day}.ics", event("new", day))
+            account.dav.shelves[WORK].resources.pop(f"e{day}.ics")
+            account.dav.log.clear()
+            read = reporting.refresh()
+            assert reports(account) == ["sync-collection", "calendar-multiget"]
+            assert picture(read) == picture(reporting.fresh())
+
+    @pytest.mark.parametrize("text", [in_zone("e1", 11), event("e1", 11).replace("T090000Z", "")])
+    def test_none_is_asked_for_where_an_event_lies_in_the_calendars_zone(
+        self, account: StrangeAccount, looking: Mirror, text: str
+    ) -> None:
+        exact(account, looking, text)
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        assert_same(looking)
+        assert reports(account)[0] == "PROPFIND 0"
+
+    def test_an_event_in_the_calendars_zone_is_placed_by_a_look(
+        self, account: StrangeAccount, reporting: Mirror
+    ) -> None:
+        account.dav.shelves[WORK].properties[ZONE] = BERLIN
+        account.dav.put(f"{WORK}e5.ics", in_zone("e5", 6))
+        assert at(6, 8) in [one.start for one in reporting.refresh().events]
+        assert_same(reporting)
+
+    def test_a_look_comes_from_time_to_time(self, account: StrangeAccount, clock: Clock, looking: Mirror) -> None:
+        exact(account, looking)
+        times = (LOOK_EVERY_S - 1, LOOK_EVERY_S, 2 * LOOK_EVERY_S - 1, 2 * LOOK_EVERY_S)
+        asked = dict(zip(times, ("sync-collection", "PROPFIND 0") * 2, strict=True))
+        began = clock.now
+        for passed in asked:
+            clock.now = began + passed
+            looking.refresh()
+            assert looking.unchanged
+        assert reports(account) == list(asked.values())
+
+    def test_a_clock_that_was_put_back_brings_a_look(
+        self, account: StrangeAccount, clock: Clock, looking: Mirror
+    ) -> None:
+        exact(account, looking)
+        clock.now -= 1
+        looking.refresh()
+        assert reports(account) == ["PROPFIND 0"]
+
+    @pytest.mark.parametrize("status", [200, 400, 403, 404, 500, 501])
+    def test_one_that_is_refused_is_not_asked_for_again(
+        self, account: StrangeAccount, reporting: Mirror, status: int
+    ) -> None:
+        account.dav.fail("REPORT", status, contains="sync-collection")
+        for _ in range(2):
+            reporting.refresh()
+            assert reporting.unchanged
+        assert reports(account) == ["sync-collection", "PROPFIND 0", "PROPFIND 0"]
+        account.dav.recover()
+        exact(account, reporting)
+        reporting.refresh()
+        assert reports(account) == ["sync-collection"]
+
+    @pytest.mark.parametrize("quirk", ["any_token_is_newest", "tokens_expire", "sync_without_token", "sync_is_cut"])
+    def test_a_server_that_begins_to_lie_is_looked_at(
+        self, account: StrangeAccount, reporting: Mirror, quirk: str
+    ) -> None:
+        account.dav.quirks.add(quirk)
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        account.dav.put(f"{WORK}e7.ics", event("e7", 2))
+        assert_same(reporting)
+
+    def test_one_with_members_but_no_other_token_says_nothing(self, account: StrangeAccount, reporting: Mirror) -> None:
+        assert reporting.remembered is not None
+        token = f"http://strange/{account.dav._signal(WORK)}"
+        strange = (
+            '<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/home/work/e5.ics</D:href>'
+            "<D:status>HTTP/1.1 404 Gone</D:status></D:response>"
+            f"<D:sync-token>{token}</D:sync-token></D:multistatus>"
+        )
+        account.dav.fail("REPORT", 207, strange.encode(), contains="sync-collection")
+        assert_same(reporting)
+        assert reports(account)[:2] == ["sync-collection", "PROPFIND 0"]
+
+    def test_one_up_to_a_time_of_about_now_is_not_relied_on(self, account: StrangeAccount) -> None:
+        account.dav.quirks.add("clock_signals")
+        account.dav.clock_ahead_s = -1000
+        for number in range(1, 7):
+            account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number))
+        account.dav.clock_ahead_s = -900
+        mirror = settled(account)
+        account.dav.put(f"{WORK}e1.ics", event("e1", 7))
+        account.dav.clock_ahead_s = -time.time() % 1
+        mirror.refresh()
+        account.dav.log.clear()
+        for number in (5, 6):
+            account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number - 3))
+            assert_same(mirror)
+        assert reports(account)[0] == "sync-collection"
+
+    def test_a_server_that_begins_to_take_any_token_for_its_own_is_believed_until_the_next_look(
+        self, account: StrangeAccount, clock: Clock, looking: Mirror
+    ) -> None:
+        exact(account, looking)
+        account.dav.quirks |= {"any_token_is_newest", "sync_same_token"}
+        account.dav.put(f"{WORK}e5.ics", event("e5", 6))
+        looking.refresh()
+        assert looking.unchanged
+        clock.now += LOOK_EVERY_S
+        assert_same(looking)
 
 
 class TestSignalsThatAreTimes:
@@ -674,6 +862,7 @@ class TestFaultsInTheMidst:
     @pytest.mark.parametrize("status", [403, 404, 410])
     def test_a_calendar_that_is_gone_is_gone(self, account: StrangeAccount, mirror: Mirror, status: int) -> None:
         account.dav.fail("PROPFIND", status)
+        account.dav.fail("REPORT", status)
         with pytest.raises(CalendarGone):
             mirror.refresh()
 
@@ -683,7 +872,10 @@ class TestFaultsInTheMidst:
             mirror.refresh()
 
     @pytest.mark.parametrize("contains", ["getctag", "sync-collection", "calendar-multiget"])
-    def test_a_server_that_asks_to_wait_is_obeyed(self, account: StrangeAccount, mirror: Mirror, contains: str) -> None:
+    def test_a_server_that_asks_to_wait_is_obeyed(
+        self, account: StrangeAccount, looking: Mirror, contains: str
+    ) -> None:
+        mirror = looking
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         method = "PROPFIND" if contains == "getctag" else "REPORT"
         account.dav.fail(method, 503, contains=contains, headers=(("Retry-After", "77"),))
@@ -816,25 +1008,6 @@ def meanwhile(
     assert late
     if changes:
         account.dav.shelves[WORK].resources = late
-
-
-BERLIN = (
-    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//tests//EN\r\nBEGIN:VTIMEZONE\r\nTZID:Europe/Berlin\r\nBEGIN:STANDARD\r\n"
-    "DTSTART:19701025T030000\r\nTZOFFSETFROM:+0200\r\nTZOFFSETTO:+0100\r\nEND:STANDARD\r\nEND:VTIMEZONE\r\n"
-    "END:VCALENDAR\r\n"
-)
-ZONE = "{urn:ietf:params:xml:ns:caldav}calendar-timezone"
-
-
-def in_zone(uid: str, day: int, zone: str = "") -> str:
-    """An event on a day's morning: in a zone, or floating."""
-    start = f"DTSTART;TZID={zone}:" if zone else "DTSTART:"
-    return (
-        event(uid, day)
-        .replace("DTSTART:", start)
-        .replace("T090000Z", "T090000")
-        .replace(f"DTEND:202612{day:02}T100000Z", "DURATION:PT1H")
-    )
 
 
 class TestWhatAnEventMeans:

@@ -76,14 +76,20 @@ class Step:
 
 
 def some_history(dice: random.Random, length: int) -> list[Step]:
-    """Steps of a history. Some have no lies, some no faults: what is promised then is more."""
+    """Steps of a history. Some have no lies, some no faults: what is promised then is more. Some have no whole days."""
     weights = dict(WEIGHTS)
     if dice.random() < 0.6:
         weights["lie"] = 0
     if dice.random() < 0.3:
         weights["fail"] = weights["hang"] = 0
     rules = dice.choices(list(weights), list(weights.values()), k=length)
-    return [Step(rule, dice.randrange(2**32)) for rule in rules]
+    steps = [Step(rule, dice.randrange(2**32)) for rule in rules]
+    if dice.random() < 0.4:
+        # Where nothing lies in the calendar's own zone, less is asked (`caldav_refresh`).
+        steps = [step for step in steps if step.rule != "add_days"]
+        for _ in range(4):
+            steps.insert(dice.randrange(len(steps)), Step("by_and_by", dice.randrange(2**32)))
+    return steps
 
 
 class History:
@@ -172,6 +178,14 @@ class History:
     def delete(self, dice: random.Random) -> None:
         if found := self.event(dice):
             self.truth.delete(*found[:2])
+
+    def by_and_by(self, dice: random.Random) -> None:
+        """One change after the other, each read soon after it."""
+        self.truth.heal()
+        for _ in range(dice.randint(3, 8)):
+            dice.choice([self.add, self.move, self.alter, self.delete])(dice)
+            self.truth.pass_time(61)
+            self.truth.ask(self.replica(dice), self.truth.query(view=BusyView.PER_CALENDAR, allow_partial=True))
 
     # Bookings.
 

@@ -94,6 +94,25 @@ class IanaZone:
         return naive_local(instant).replace(tzinfo=UTC).astimezone(self._rules).replace(tzinfo=None)
 
 
+class NotedZone:
+    """Another zone; ``used`` says whether anybody has asked it by now."""
+
+    __slots__ = ("_zone", "name", "used")
+
+    def __init__(self, zone: Zone):
+        self.name = zone.name
+        self.used = False
+        self._zone = zone
+
+    def instant(self, local: datetime) -> Instant:
+        self.used = True
+        return self._zone.instant(local)
+
+    def local(self, instant: Instant) -> datetime:
+        self.used = True
+        return self._zone.local(instant)
+
+
 UTC_ZONE: Zone = FixedZone("UTC", 0)
 
 

@@ -22,6 +22,8 @@ icalendar library, its client an HTTP client.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -66,8 +68,16 @@ from calendar_server.providers.caldav_memory import (
     unpack_signals,
     with_signals,
 )
-from calendar_server.providers.caldav_reading import NoMultiget, fetch, look_at, query, read_texts
-from calendar_server.providers.caldav_refresh import Changes, Picture, Refresh, asked_for, find_changes
+from calendar_server.providers.caldav_reading import NoMultiget, changed_since, fetch, look_at, query, read_texts
+from calendar_server.providers.caldav_refresh import (
+    Changes,
+    Picture,
+    Refresh,
+    asked_for,
+    find_changes,
+    report_suffices,
+    told_by,
+)
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_whole import Question, read_whole
 from calendar_server.providers.caldav_writing import delete, find, put
@@ -80,18 +90,27 @@ class CaldavProvider:
     log-ins a moment ago.
 
     ``redirects``: followed in one exchange at most. ``calendar_events``: read of one calendar at most; a calendar with
-    more is ``ProviderUnavailable``.
+    more is ``ProviderUnavailable``. ``clock``: seconds since 1970, by which looks at calendars age.
     """
 
     # An event is what stands at its address, and we choose that.
     makes_once = True
 
-    def __init__(self, egress: Egress, expander: Expander, *, redirects: int, calendar_events: int):
+    def __init__(
+        self,
+        egress: Egress,
+        expander: Expander,
+        *,
+        redirects: int,
+        calendar_events: int,
+        clock: Callable[[], float] = time.time,
+    ):
         self._egress = egress
         self._expander = expander
         self._redirects = redirects
         self._calendar_events = calendar_events
         self._logins = Logins()
+        self._clock = clock
 
     def connect(
         self, *, preset: Preset, username: str, password: str, server_url: str, deadline: Deadline
@@ -174,14 +193,28 @@ class CaldavProvider:
         """Look whether anything has changed, and read only that. See `caldav_refresh`."""
         session = self._session(link, deadline)
         addresses = _own_addresses(link)
+        basis = (calendar_id, *sorted(addresses))
+        now = int(self._clock())
         remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
+        by_report = False
+        if before is not None and remembered is not None and report_suffices(remembered, basis, now):
+            by_report = True
+            here = Refresh(session, calendar_id, Reading(window, "", addresses), remembered, False, now, alone=True)
+            refreshed = self._by_report(here, before)
+            if refreshed is not None:
+                return refreshed
         look = look_at(session, calendar_id, asked_for(remembered))
-        signals = signals_of((calendar_id, *sorted(addresses)), look.zone, look.ctag, look.sync_token)
-        here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young)
+        signals = signals_of(basis, look.zone, look.ctag, look.sync_token)
+        here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young, now)
         changes = Changes()
         if before is not None and remembered is not None and signals.same_reading(remembered):
+            here = replace(here, signals=replace(signals, zoneless=remembered.zoneless))
             if signals.tell and signals == remembered:
-                return Refreshed(None, before.memory)
+                if not remembered.agreed_at:
+                    return Refreshed(None, before.memory)
+                # A report that was no use is not asked for again until another has been exact.
+                agreed = replace(remembered, agreed_at=0 if by_report else now)
+                return Refreshed(None, with_signals(before.memory, agreed))
             known = unpack_known(before.memory)
             if known is not None and (signals.tell or not known.etags or any(known.etags.values())):
                 # A report tells what is different from what the token stands for, which need not be what we know.
@@ -193,6 +226,23 @@ class CaldavProvider:
                     if refreshed is not None:
                         return refreshed
         return self._read_all(here, changes, first=before is None)
+
+    def _by_report(self, here: Refresh, before: Remembered) -> Refreshed | None:
+        """Bring it up to date by a report alone. None: there has to be a look."""
+        remembered = here.signals
+        report = changed_since(here.session, here.calendar_id, remembered.sync_token, self._calendar_events)
+        if report is None:
+            return None
+        if report.token == remembered.sync_token:
+            return None if report.found else Refreshed(None, before.memory)
+        known = unpack_known(before.memory)
+        if known is None or not all(known.etags.values()):
+            return None
+        changes = told_by(report, known)
+        if not changes.tell or changes.doubtful or changes.too_many(len(known.etags)):
+            return None
+        newer = replace(here, signals=replace(remembered, sync_token=report.token), young=report.young)
+        return self._replace(newer, before, known, changes, same=False)
 
     def _read_all(self, here: Refresh, changes: Changes, *, first: bool) -> Refreshed:
         """Read everything: as a whole where that can be, else by its parts. ``changes``: what is known of other things."""
@@ -210,13 +260,18 @@ class CaldavProvider:
             )
             whole = read_whole(self._expander, question, session.deadline)
             if whole is not None:
-                signals = here.signals_of_all(first=first, certain=whole.certain)
+                signals = here.signals_of_all(first=first, certain=whole.certain, zoneless=whole.zoneless)
                 return Refreshed(whole.read, joined(signals, whole.known))
         texts = read_texts(session, calendar_id, self._calendar_events, answer)
         expanded = self._expand(texts, here.reading, session.deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
         known = known_after(texts, expanded, Known(expanded.floating, others=others))
-        signals = here.signals_of_all(first=first, certain=all(known.etags.values()), complete=not texts.empty)
+        signals = here.signals_of_all(
+            first=first,
+            certain=all(known.etags.values()),
+            zoneless=expanded.zoneless,
+            complete=not texts.empty,
+        )
         return Refreshed(replace(expanded.read, event_ids=texts.event_ids), pack(signals, known))
 
     def _replace(
@@ -245,6 +300,9 @@ class CaldavProvider:
         expanded = self._expand(
             texts, here.reading, here.session.deadline, known.floating, voting=known.votes is not None
         )
+        if here.alone and expanded.zoneless:
+            return None
+        here = replace(here, signals=replace(here.signals, zoneless=here.signals.zoneless or expanded.zoneless))
         now = known_after(texts, expanded, replace(known, etags=kept, others=changes.others))
         if now.votes is not None and elected(now.votes.values()) != known.floating:
             return None

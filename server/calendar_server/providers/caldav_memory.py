@@ -39,6 +39,9 @@ class Signals:
 
     Not ``settled``: that they stay the same does not say that nothing has changed. The server handed out no text for some
     event, and may do so soon; or they may not be those of what was read (see `caldav_refresh`).
+
+    ``zoneless``: some of what was read lies in the calendar's own zone. ``agreed_at``: when a look last told the very token
+    that stands for what was read, in seconds since 1970; 0 where it may stand for something else, or is not all that counts.
     """
 
     basis: str
@@ -46,6 +49,8 @@ class Signals:
     ctag: str = ""
     sync_token: str = ""
     settled: bool = True
+    zoneless: bool = field(default=True, compare=False)
+    agreed_at: int = field(default=0, compare=False)
 
     @property
     def tell(self) -> bool:
@@ -161,7 +166,17 @@ def _told(known: Known) -> object:
 
 def joined(signals: Signals, resources: bytes) -> bytes:
     """The memory from its two parts; empty where it would be larger than is kept."""
-    head = _packed((signals.basis, signals.zone, signals.ctag, signals.sync_token, signals.settled))
+    head = _packed(
+        (
+            signals.basis,
+            signals.zone,
+            signals.ctag,
+            signals.sync_token,
+            signals.settled,
+            signals.zoneless,
+            signals.agreed_at,
+        )
+    )
     memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))
     return memory if len(memory) <= MEMORY_BYTES else b""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 from calendar_server.core.model import CalendarId
 from calendar_server.errors import CalendarGone, ProviderThrottled, ProviderUnavailable
@@ -160,13 +161,22 @@ def list_members(session: Session, calendar_id: CalendarId, events_most: int) ->
     return found
 
 
-def changed_since(
-    session: Session, calendar_id: CalendarId, token: str, events_most: int
-) -> tuple[list[tuple[Listed, Member]], str] | None:
-    """What the server says has changed since its sync token (RFC 6578), and up to which newer one.
+class Report(NamedTuple):
+    """What a server says has changed since a sync token, up to ``token``. ``gone`` members were taken out.
 
-    ``gone`` members were taken out. None where that is not to be relied on: servers refuse tokens, cut the list short, or
-    take any token for the newest. Raises ``ProviderThrottled``.
+    ``young``: see ``Look``.
+    """
+
+    found: list[tuple[Listed, Member]]
+    token: str
+    young: bool
+
+
+def changed_since(session: Session, calendar_id: CalendarId, token: str, events_most: int) -> Report | None:
+    """What the server says has changed since its sync token (RFC 6578).
+
+    None where it says nothing that could be relied on: servers refuse tokens, or cut the list short. Some take any token
+    for the newest: that nothing has changed since one says little. Raises ``ProviderThrottled``.
     """
     url = session.reach.url_of(calendar_id)
     try:
@@ -179,7 +189,7 @@ def changed_since(
                 raise told
             return None
         members, newer = protocol.synced(answer.body, answer.status, events_most)
-        if not newer or newer == token:
+        if not newer:
             return None
         found = members_of(calendar_id, members, answer.url, session.reach, events_most)
     except ProviderThrottled:
@@ -187,7 +197,7 @@ def changed_since(
     except (ProviderUnavailable, CalendarGone):
         # Whether that is the calendar's end or only this report's is seen when it is listed.
         return None
-    return None if any(member.broken for _, member in found) else (found, newer)
+    return None if any(member.broken for _, member in found) else Report(found, newer, _is_young(newer, answer))
 
 
 def _members(

@@ -20,6 +20,10 @@ is exact, by a report up to the very token of the look, of which every text came
 also shows that the token is what it should be, so until the next full read it alone is asked for (RFC 6578 section 4): for
 ctag and token some servers go through the whole calendar twice.
 
+And where nothing lies in the calendar's own zone, the report itself is the look from then on, for ``LOOK_EVERY_S`` seconds
+after each real one: with the same token and without a member it says that nothing has changed, else what has. It is one
+request less after every change. Whatever else it says, a look comes after all.
+
 What is not to be relied on ends in a list instead of a report, or in a full read instead of a list; never in a guess.
 What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read.
 """
@@ -35,11 +39,13 @@ from calendar_server.errors import ProviderError
 from calendar_server.providers.caldav_members import Kind, Listed, Texts, is_folder, kind_of
 from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, signals_of
 from calendar_server.providers.caldav_protocol import SYNC_TOKEN, Member
-from calendar_server.providers.caldav_reading import BATCH, SIGNALS, changed_since, list_members, look_at
+from calendar_server.providers.caldav_reading import BATCH, SIGNALS, Report, changed_since, list_members, look_at
 from calendar_server.providers.caldav_session import Session
 
 LOOK_AGAIN_S = 2.0
 """Seconds for the look after a read. What was read is good without it, only less cheap to confirm."""
+LOOK_EVERY_S = 600
+"""Seconds after a look in which reports are asked for without one: as long a server that begins to lie is believed."""
 MULTIGETS_MOST = 5
 """With more requests than this for what changed, everything is read again: that is one request, as a rule."""
 
@@ -59,6 +65,11 @@ class Changes:
     token: str = ""
     """The sync token of what they lead to, where a report told them."""
 
+    @property
+    def tell(self) -> bool:
+        """Whether any event is different, or may be."""
+        return bool(self.fetch or self.gone or self.doubtful)
+
     def too_many(self, known: int) -> bool:
         """Whether reading everything again is less work."""
         return len(self.fetch) > MULTIGETS_MOST * BATCH or len(self.fetch) > max(BATCH // 2, known // 2)
@@ -67,19 +78,10 @@ class Changes:
 def find_changes(session: Session, calendar_id: CalendarId, known: Known, token: str, events_most: int) -> Changes:
     """What has changed. ``token`` is the sync token that was remembered, empty without one. Raises ``CalendarGone``."""
     if token and all(known.etags.values()):
-        told = changed_since(session, calendar_id, token, events_most)
-        if told is not None:
-            found, newer = told
-            changes = Changes(others=dict(known.others), token=newer)
-            for listed, member in found:
-                if member.gone:
-                    changes.others.pop(listed.event_id, None)
-                    if listed.event_id in known.etags:
-                        changes.gone.add(listed.event_id)
-                else:
-                    _compare(listed, member, known, changes)
-            changes.gone.difference_update(changes.fetch)
-            if changes.fetch or changes.gone or changes.doubtful:
+        report = changed_since(session, calendar_id, token, events_most)
+        if report is not None and report.token != token:
+            changes = told_by(report, known)
+            if changes.tell:
                 return changes
     changes = Changes()
     there = set()
@@ -88,6 +90,20 @@ def find_changes(session: Session, calendar_id: CalendarId, known: Known, token:
             there.add(listed.event_id)
             _compare(listed, member, known, changes)
     changes.gone = known.etags.keys() - there
+    return changes
+
+
+def told_by(report: Report, known: Known) -> Changes:
+    """What a report says is different from what is known. All of that has etags."""
+    changes = Changes(others=dict(known.others), token=report.token)
+    for listed, member in report.found:
+        if member.gone:
+            changes.others.pop(listed.event_id, None)
+            if listed.event_id in known.etags:
+                changes.gone.add(listed.event_id)
+        else:
+            _compare(listed, member, known, changes)
+    changes.gone.difference_update(changes.fetch)
     return changes
 
 
@@ -120,13 +136,18 @@ def _compare(listed: Listed, member: Member, known: Known, changes: Changes) -> 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """One refresh of a calendar, and what its look has told. ``young``: see ``Look``."""
+    """One refresh of a calendar, and what its look has told at ``now`` (seconds since 1970). ``young``: see ``Look``.
+
+    ``alone``: there was no look, but for an earlier one. What it would tell is as then, and in ``reading`` there is no zone.
+    """
 
     session: Session
     calendar_id: CalendarId
     reading: Reading
     signals: Signals
     young: bool
+    now: int
+    alone: bool = False
 
     def old_signals(self) -> Signals:
         """What is remembered of signals that stood before an earlier read and still do."""
@@ -136,18 +157,20 @@ class Refresh:
         """What is remembered of them after a read of what has changed."""
         exact = changes.token and changes.token == self.signals.sync_token and changes.fetch.keys() <= texts.as_listed
         if exact and not texts.empty and not self.young:
-            return replace(self.signals, ctag="", settled=True)
-        return replace(self.signals, settled=not texts.empty and self.signals_hold())
+            agreed_at = self.signals.agreed_at if self.alone else 0 if self.signals.zoneless else self.now
+            return replace(self.signals, ctag="", settled=True, agreed_at=agreed_at)
+        return replace(self.signals, settled=not texts.empty and self.signals_hold(), agreed_at=0)
 
-    def signals_of_all(self, *, first: bool, certain: bool, complete: bool = True) -> Signals:
+    def signals_of_all(self, *, first: bool, certain: bool, zoneless: bool, complete: bool = True) -> Signals:
         """What is remembered of them after a read of everything, the ``first`` one or not.
 
         ``certain``: all of it has etags. ``complete``: no text was missing.
         """
+        signals = replace(self.signals, zoneless=zoneless)
         if first and certain:
             # Somebody waits for it. The next refresh compares it with the list of all etags.
-            return replace(self.signals, settled=not self.signals.tell)
-        return replace(self.signals, settled=complete and self.signals_hold())
+            return replace(signals, settled=not signals.tell)
+        return replace(signals, settled=complete and self.signals_hold())
 
     def signals_hold(self) -> bool:
         """Whether the signals from before a read still hold after it. If that cannot be learned soon, they do not."""
@@ -161,6 +184,11 @@ class Refresh:
             return False
         basis = (self.calendar_id, *sorted(self.reading.addresses))
         return self.signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+
+
+def report_suffices(remembered: Signals, basis: Sequence[str], now: int) -> bool:
+    """Whether a report alone tells if anything is different from what is remembered, read with this ``basis``."""
+    return remembered.basis == fingerprint(*basis) and 0 <= now - remembered.agreed_at < LOOK_EVERY_S
 
 
 def asked_for(remembered: Signals | None) -> tuple[str, ...]:

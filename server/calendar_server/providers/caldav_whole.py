@@ -42,12 +42,13 @@ class Question(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """What is to be stored. ``certain``: every event has an etag."""
+    """What is to be stored. ``certain``: every event has an etag. ``zoneless``: see ``Expanded``."""
 
     read: PackedRead
     known: bytes
     """See ``pack_known``."""
     certain: bool
+    zoneless: bool
 
 
 def read_whole(expander: Expander, question: Question, deadline: Deadline) -> Whole | None:
@@ -63,7 +64,7 @@ def read_in_child(question: Question) -> Whole | None:
     if texts is None:
         return None
     resources = texts.resources()
-    expanded = Expanded(CalendarRead(()), "", None, frozenset())
+    expanded = Expanded(CalendarRead(()), "", None, frozenset(), zoneless=False)
     if resources:
         part = read_some(resources, question.reading, None, False, SLICE_S)
         results = [each for each in part.results if each is not None]
@@ -73,10 +74,11 @@ def read_in_child(question: Question) -> Whole | None:
         events = sorted((event for each in results for event in each.events), key=attrgetter("start", "end"))
         unreadable = tuple(problem for each in results for problem in each.unreadable)
         votes = tuple(part.votes) if part.votes else None
-        expanded = Expanded(CalendarRead(tuple(events), unreadable), part.floating, votes, frozenset())
+        read = CalendarRead(tuple(events), unreadable)
+        expanded = Expanded(read, part.floating, votes, frozenset(), part.zoneless)
     known = known_after(texts, expanded, Known(expanded.floating))
-    read = PackedRead.of(replace(expanded.read, event_ids=texts.event_ids))
-    return Whole(read, pack_known(known), all(known.etags.values()))
+    packed = PackedRead.of(replace(expanded.read, event_ids=texts.event_ids))
+    return Whole(packed, pack_known(known), all(known.etags.values()), expanded.zoneless)
 
 
 def _texts(question: Question) -> Texts | None:

@@ -63,12 +63,14 @@ class Expanded:
 
     ``floating`` is the zone of floating times that was used. ``votes`` is what each resource says about it, in the order
     given, where that is a matter of votes, else None. ``given_up`` were too much; at another time they may not be.
+    ``zoneless``: some of it lies in that zone, and would lie elsewhere in another.
     """
 
     read: CalendarRead
     floating: str
     votes: tuple[Vote, ...] | None
     given_up: frozenset[EventId]
+    zoneless: bool
 
 
 class Expander:
@@ -247,6 +249,7 @@ class Expander:
                 call.put_back(chunk[(at or 0) + 1 :])
         else:
             call.floating = read.floating
+            call.zoneless |= read.zoneless
             if read.votes is not None:
                 call.take_votes(chunk, read.votes)
             for index, packed in zip(chunk, read.results, strict=False):
@@ -298,6 +301,7 @@ class _Call:
     culprits: list[int] = field(default_factory=list)
     votes: dict[int, Vote] = field(default_factory=dict)
     occurrences: int = 0
+    zoneless: bool = False
 
     def cut(self) -> None:
         """Cut what is to be read into chunks."""
@@ -349,6 +353,7 @@ class _Call:
             self.floating or "",
             votes,
             frozenset(self.resources[index].event_id for index in self.culprits),
+            self.zoneless or bool(self.culprits),
         )
 
 

@@ -36,6 +36,7 @@ from calendar_server.core.busy import (
     zone_vote,
 )
 from calendar_server.core.model import EventId, Interval
+from calendar_server.core.zones import NotedZone
 from calendar_server.private_memory import keep_memory_private
 
 T = TypeVar("T")
@@ -58,12 +59,14 @@ TOO_MUCH: Packed = ((), ((TOO_LONG, None),))
 class Slice(NamedTuple):
     """What a child got done: the first resources' results, in order. ``floating`` is the zone that was used.
 
-    ``votes`` are those of all the resources, where the calendar's zone is a matter of votes, else None.
+    ``votes`` are those of all the resources, where the calendar's zone is a matter of votes, else None. ``zoneless``:
+    some of the results would be others in another zone.
     """
 
     results: list[Packed]
     floating: str
     votes: list[Vote] | None
+    zoneless: bool
     cpu_s: float
 
 
@@ -205,7 +208,7 @@ def read_slice(
     began = time.process_time()
     some = read_some(_resources(texts), reading, floating, voting, slice_s)
     results = [TOO_MUCH if read is None else _packed(read) for read in some.results]
-    return Slice(results, some.floating, some.votes, time.process_time() - began)
+    return Slice(results, some.floating, some.votes, some.zoneless, time.process_time() - began)
 
 
 class Some(NamedTuple):
@@ -214,6 +217,7 @@ class Some(NamedTuple):
     results: list[ResourceBusy | None]
     floating: str
     votes: list[Vote] | None
+    zoneless: bool
 
 
 def read_some(
@@ -233,7 +237,7 @@ def read_some(
     if voting:
         votes = _cast_votes(resources)
         floating = floating or elected(votes)
-    zone = zone_of(floating)
+    zone = NotedZone(zone_of(floating))
     results: list[ResourceBusy | None] = []
     for index, each in enumerate(resources):
         _guard.progress.value = index
@@ -241,7 +245,7 @@ def read_some(
         if time.process_time() - began > slice_s:
             break
     _guard.progress.value = -1
-    return Some(results, floating, votes)
+    return Some(results, floating, votes, zone.used or None in results)
 
 
 def _packed(read: ResourceBusy) -> Packed:
