@@ -184,7 +184,7 @@ def test_after_any_history_a_refresh_is_as_good_as_a_full_read(place: Place) -> 
     )
 
 
-def test_nothing_changed_is_one_request_and_one_change_is_three(place: Place) -> None:
+def test_nothing_changed_is_one_request_and_one_change_is_three_and_then_two(place: Place) -> None:
     if place.unchanged_most > 1:
         pytest.skip("it is not known what the signals of this server are")
     mirror = place.mirror()
@@ -201,6 +201,11 @@ def test_nothing_changed_is_one_request_and_one_change_is_three(place: Place) ->
     place.server.put(f"{mirror.calendar_id}n3.ics", text("n3", ("DTSTART:20261205T120000Z", "DURATION:PT2H")))
     # The look, what changed, and its text.
     assert place.counted(mirror.refresh) == 3
+    assert place.counted(mirror.refresh) == 1
+    # What changed was told exactly, so from now on it is the look.
+    place.server.put(f"{mirror.calendar_id}n3.ics", text("n3", ("DTSTART:20261205T130000Z", "DURATION:PT2H")))
+    place.server.delete(f"{mirror.calendar_id}n4.ics")
+    assert place.counted(mirror.refresh) == 2
     assert place.counted(mirror.refresh) == 1
     assert_same(mirror)
 
