@@ -7,7 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calendar_server.providers.caldav_address import canonical, member_id
+from calendar_server.core.model import Preset
+from calendar_server.providers.caldav_address import Origin, Reach, canonical, member_id
 
 paths = st.text(alphabet="abZ9._~@-/", max_size=12).map(lambda text: f"/{text}")
 names = st.text(alphabet="abZ9._~-", min_size=1, max_size=5).filter(lambda name: name not in (".", ".."))
@@ -37,3 +38,10 @@ def test_what_is_no_member_keeps_its_id(calendar: str, found: str) -> None:
     calendar = f"{calendar}/"
     if canonical(found).rpartition("/")[0] != canonical(calendar).rstrip("/"):
         assert member_id(calendar, found) == found
+
+
+@given(st.text(alphabet="aZ9._~@-/%!$&'()*+,:=", max_size=12).map(lambda text: f"/{text}"))
+def test_a_path_leads_where_it_says_and_is_called_as_it_is_spelled(path: str) -> None:
+    reach = Reach(Origin.of("http://localhost:8080/"), Preset.CUSTOM)
+    assert reach.url_of(path) == reach.locate(path, "http://localhost:8080/")
+    assert reach.id_in(path, "http://localhost:8080/dav/") == reach.id_of(reach.url_of(path), path)

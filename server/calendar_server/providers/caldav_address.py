@@ -138,13 +138,8 @@ class Reach:
         """The id of an href in an answer from the URL ``at``. What cannot be visited keeps its spelling: such an id is
         only ever compared. One over ``URL_BYTES_MOST`` is cut, and not found anywhere."""
         href = href[: URL_BYTES_MOST + 1]
-        if (
-            len(href) <= URL_BYTES_MOST
-            and _PLAIN_PATH.fullmatch(href)
-            and "/." not in href
-            and Origin.of(at) == self.origin
-        ):
-            return href  # what nearly all of them are
+        if _is_plain(href) and Origin.of(at) == self.origin:
+            return href
         try:
             return self.id_of(self.locate(href, at), href)
         except BadHref:
@@ -152,7 +147,12 @@ class Reach:
 
     def url_of(self, id: str) -> str:
         """The absolute URL behind an id."""
-        return self.locate(id, f"{self.origin}/")
+        return f"{self.origin}{id}" if _is_plain(id) else self.locate(id, f"{self.origin}/")
+
+
+def _is_plain(href: str) -> bool:
+    """Whether it is a path that means just what it says, which nearly all are."""
+    return len(href) <= URL_BYTES_MOST and _PLAIN_PATH.fullmatch(href) is not None and "/." not in href
 
 
 def _path_as_spelled(href: str) -> str:

@@ -37,6 +37,8 @@ _SEND_S = 10.0
 _END_S = 5.0
 """Seconds that are waited for a child that was killed."""
 _PIECE = 1024 * 1024
+_PIPE_BYTES = 64 * 1024
+"""What a pipe holds. For more at once than that memory is mapped, and given back, with each read."""
 _LENGTH = struct.Struct("!i")
 """How ``multiprocessing`` writes the length of a message in front of it."""
 
@@ -110,15 +112,13 @@ class _Line:
     def receive(self, until: float) -> bytes | None:
         """The next message; None when it has not come whole by then."""
         while (length := self._length()) is None or len(self._came) < _LENGTH.size + length:
-            try:
-                piece = os.read(self._from.fileno(), _PIECE)
-            except BlockingIOError:
-                if not _ready(self._from, select.POLLIN, until):
-                    return None
-            else:
-                if not piece:
-                    raise EOFError
-                self._came += piece
+            # It has to be worked out first, as a rule, so that to read before it is there would only cost a call.
+            if not _ready(self._from, select.POLLIN, until):
+                return None
+            piece = os.read(self._from.fileno(), _PIPE_BYTES)
+            if not piece:
+                raise EOFError
+            self._came += piece
         message = bytes(memoryview(self._came)[_LENGTH.size : _LENGTH.size + length])
         self._came.clear()
         return message
