@@ -477,6 +477,17 @@ class TestReportsAlone:
         account.dav.put(f"{WORK}e7.ics", event("e7", 2))
         assert_same(reporting)
 
+    def test_a_token_that_is_too_long_to_keep_is_none(self, account: StrangeAccount, reporting: Mirror) -> None:
+        long = (
+            '<D:multistatus xmlns:D="DAV:"><D:response><D:href>/dav/home/work/e5.ics</D:href>'
+            "<D:status>HTTP/1.1 404 Gone</D:status></D:response>"
+            f"<D:sync-token>{'x' * 5000}</D:sync-token></D:multistatus>"
+        )
+        account.dav.fail("REPORT", 207, long.encode(), contains="sync-collection")
+        assert_same(reporting)
+        assert reporting.remembered is not None
+        assert len(reporting.remembered.memory) < 2000
+
     def test_one_with_members_but_no_other_token_says_nothing(self, account: StrangeAccount, reporting: Mirror) -> None:
         assert reporting.remembered is not None
         token = f"http://strange/{account.dav._signal(WORK)}"

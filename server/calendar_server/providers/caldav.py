@@ -59,6 +59,7 @@ from calendar_server.providers.caldav_discovery import (
 from calendar_server.providers.caldav_logins import Logins
 from calendar_server.providers.caldav_members import Texts
 from calendar_server.providers.caldav_memory import (
+    TOKEN_MOST,
     Known,
     joined,
     known_after,
@@ -231,7 +232,7 @@ class CaldavProvider:
         """Bring it up to date by a report alone. None: there has to be a look."""
         remembered = here.signals
         report = changed_since(here.session, here.calendar_id, remembered.sync_token, self._calendar_events)
-        if report is None:
+        if report is None or len(report.token) > TOKEN_MOST:
             return None
         if report.token == remembered.sync_token:
             return None if report.found else Refreshed(None, before.memory)

@@ -29,7 +29,7 @@ from calendar_server.providers.expander import Expanded
 
 _VERSION = b"caldav1\n"
 _UNPACKED_MOST = 16 * MEMORY_BYTES
-_TOKEN_MOST = 4_000
+TOKEN_MOST = 4_000
 """Characters of a sync token. A longer one is not kept."""
 
 
@@ -87,7 +87,7 @@ def fingerprint(*parts: str) -> str:
 
 def signals_of(basis: Iterable[str], zone: str, ctag: str, sync_token: str) -> Signals:
     """The signals as they are remembered."""
-    token = sync_token if len(sync_token) <= _TOKEN_MOST else ""
+    token = sync_token if len(sync_token) <= TOKEN_MOST else ""
     return Signals(fingerprint(*basis), fingerprint(zone), fingerprint(ctag), token)
 
 
