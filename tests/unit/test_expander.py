@@ -130,6 +130,40 @@ def test_parts_of_a_calendar_are_read_in_the_zone_that_all_of_it_has(expander):
         assert part.votes == ((("", ""),) if voting else None)
 
 
+ANCHORED = [
+    ("DTSTART:20260310T090000Z", "DURATION:PT1H"),
+    ("DTSTART;TZID=Asia/Tokyo:20260310T090000", "DTEND:20260310T090000Z", "RRULE:FREQ=DAILY;UNTIL=20260320"),
+    ("DTSTART;TZID=Asia/Tokyo:20260310T090000", "RRULE:FREQ=DAILY;COUNT=5", "EXDATE:20260312T090000"),
+    ("DTSTART;TZID=Nowhere:20260310T090000", "DURATION:PT1H"),
+    ("DTSTART:garbage",),
+]
+LOOSE = [
+    ("DTSTART:20260310T090000", "DURATION:PT1H"),
+    ("DTSTART;VALUE=DATE:20260310",),
+    ("DTSTART:20260310T090000Z", "DTEND:20260310T100000"),
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "zoneless"), [*((each, False) for each in ANCHORED), *((each, True) for each in LOOSE)]
+)
+def test_a_calendar_is_zoneless_if_anything_in_it_would_lie_elsewhere_in_another_zone(expander, lines, zoneless):
+    texts = [meeting(day % 28 + 1) for day in range(2 * CHUNK_RESOURCES)]
+    texts[-1] = resource(*lines)
+    found = [
+        expander.expand_part(texts, Reading(WINDOW, zone), Deadline.after(30), floating=None, voting=False)
+        for zone in ("Pacific/Kiritimati", "Etc/GMT+12")
+    ]
+    assert [each.zoneless for each in found] == [zoneless] * 2
+    if not zoneless:
+        assert found[0].read == found[1].read
+
+
+def test_what_was_too_much_to_read_may_lie_anywhere(expander):
+    found = expander.expand_part([meeting(), slow()], READING, Deadline.after(20), floating=None, voting=False)
+    assert found.zoneless
+
+
 def test_an_empty_calendar_is_read(expander):
     assert starts(expander) == []
 
