@@ -44,7 +44,7 @@ from calendar_server.providers.caldav_session import Session
 
 LOOK_AGAIN_S = 2.0
 """Seconds for the look after a read. What was read is good without it, only less cheap to confirm."""
-LOOK_EVERY_S = 600
+LOOK_EVERY_S = 120
 """Seconds after a look in which reports are asked for without one: as long a server that begins to lie is believed."""
 MULTIGETS_MOST = 5
 """With more requests than this for what changed, everything is read again: that is one request, as a rule."""
