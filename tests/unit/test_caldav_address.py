@@ -40,7 +40,8 @@ def test_what_is_no_member_keeps_its_id(calendar: str, found: str) -> None:
         assert member_id(calendar, found) == found
 
 
-@given(st.text(alphabet="aZ9._~@-/%!$&'()*+,:=", max_size=12).map(lambda text: f"/{text}"))
+# What begins with two slashes may name a host.
+@given(st.text(alphabet="aZ9._~@-/%!$&'()*+,:=", max_size=12).map(lambda text: f"/{text.lstrip('/')}"))
 def test_a_path_leads_where_it_says_and_is_called_as_it_is_spelled(path: str) -> None:
     reach = Reach(Origin.of("http://localhost:8080/"), Preset.CUSTOM)
     assert reach.url_of(path) == reach.locate(path, "http://localhost:8080/")

@@ -218,8 +218,9 @@ class CaldavProvider:
                 return Refreshed(None, with_signals(before.memory, agreed))
             known = unpack_known(before.memory)
             if known is not None and (signals.tell or not known.etags or any(known.etags.values())):
-                # A report tells what is different from what the token stands for, which need not be what we know.
-                token = remembered.sync_token if remembered.settled else ""
+                # A report tells what is different from what the token stands for, which need not be what we know. One
+                # that was no use would be none now.
+                token = remembered.sync_token if remembered.settled and not by_report else ""
                 changes = find_changes(session, calendar_id, known, token, self._calendar_events)
                 if not changes.doubtful and not changes.too_many(len(known.etags)):
                     same = signals == replace(remembered, settled=True)
