@@ -10,14 +10,15 @@ import pytest
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
-from tests.contract.accounts import StrangeAccount
+from tests.contract.accounts import StrangeAccount, event
+from tests.contract.mirrors import Clock, Mirror, exact, settled
 from tests.contract.worlds import CaldavWorld, MemoryWorld, Switch, World
 from tests.contract.worlds_oauth import GoogleWorld, MicrosoftWorld
 from tests.fakes import dav_servers
 from tests.fakes.dav_servers import DavServer, OwnServer
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
-from tests.fakes.strange_dav import StrangeDav, strange_dav
+from tests.fakes.strange_dav import WORK, StrangeDav, strange_dav
 
 PASSWORD = 'pässword: with "quotes" and a colon'
 USERS = {f"anna{number}": PASSWORD for number in range(150)}
@@ -132,3 +133,33 @@ def dav() -> Iterator[StrangeDav]:
 @pytest.fixture
 def account(dav: StrangeDav, caldav: CaldavProvider) -> StrangeAccount:
     return StrangeAccount(dav, caldav)
+
+
+@pytest.fixture
+def clock(account: StrangeAccount, egress: Egress, expander: Expander) -> Clock:
+    """The provider's; before its first refresh."""
+    made = Clock()
+    account.provider = CaldavProvider(egress, expander, redirects=5, calendar_events=1000, clock=made)
+    return made
+
+
+@pytest.fixture
+def looking(account: StrangeAccount) -> Mirror:
+    """Of a calendar with nine events, refreshed until its signals are trusted; the log is empty."""
+    for number in range(1, 10):
+        account.dav.put(f"{WORK}e{number}.ics", event(f"e{number}", number))
+    account.dav.put(f"{WORK}todo.ics", event("todo", 3, component="VTODO"))
+    return settled(account)
+
+
+@pytest.fixture
+def reporting(account: StrangeAccount, looking: Mirror) -> Mirror:
+    """Of the same calendar, refreshed until a report alone is asked for; the log is empty."""
+    return exact(account, looking)
+
+
+@pytest.fixture(params=["looking", "reporting"])
+def mirror(request: pytest.FixtureRequest) -> Mirror:
+    """Either of both."""
+    made: Mirror = request.getfixturevalue(request.param)
+    return made

@@ -15,7 +15,7 @@ from calendar_server.core.model import CalendarId, Preset, ProviderName
 from calendar_server.providers.base import Link
 from calendar_server.providers.caldav import CaldavProvider
 from tests.contract.conftest import OWN_SERVER, PASSWORD
-from tests.contract.test_caldav_refresh import Mirror, assert_same
+from tests.contract.mirrors import Mirror, assert_same
 from tests.contract.worlds import link_of, soon
 from tests.fakes.dav_servers import DavServer, OwnServer
 

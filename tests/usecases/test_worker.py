@@ -380,7 +380,7 @@ class TestLeases:
                 # Both pushes end at the moment of the stop, and make room that nobody may take any more.
                 with running.worker._lock:
                     gate.open()
-                    time.sleep(0.1)
+                    assert eventually(lambda: [row.state for row in rows()].count(EventState.SYNCED) == 2)
                     running.worker.stop()
         assert leased() == []
         assert (
