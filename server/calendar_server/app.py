@@ -528,9 +528,10 @@ def serve(
         )
         for number in range(0 if beside_server else config.processes - 1)
     ]
-    server.set_serving(True)
     beside = [*others, *([worker] if worker else [])]
     sidecar = None if beside_server else _sidecar(service, server.dispatch, stop, beside)
+    # After the sidecar: whoever waited for SERVING finds all of this process there.
+    server.set_serving(True)
     # Started when we serve: they take seconds of CPU to begin.
     for other in beside:
         other.start()

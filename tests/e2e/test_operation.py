@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from calendar_server.metrics import ALL, PROCESS
@@ -41,11 +44,11 @@ def total(url: str, name: str, **labels: str) -> float:
     return sum(value for (found, have), value in scraped(url).items() if found == name and wanted <= have)
 
 
-def eventually(true: Callable[[], object]) -> None:
+def eventually(true: Callable[[], object], every_s: float = 0.05) -> None:
     until = time.monotonic() + UNTIL_S
     while not true():
         assert time.monotonic() < until, "it never came to be"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 def book(stub: Stub, connection_id: str, booking_id: str, request_id: str = "") -> pb.SyncBookingResponse:
@@ -116,6 +119,27 @@ def test_readiness_says_what_was_looked_at(service: Running) -> None:
         "failed": [],
         "passed": ["database", "migrations", "master keys", "worker"],
     }
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=UNTIL_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_service_that_says_serving_listens_for_http_too(tmp_path: Path) -> None:
+    settings = sqlite_settings(tmp_path)
+    arguments = [sys.executable, "-m", "calendar_server", "serve"]
+    with local.running(arguments, local.environment(settings), tmp_path / "service.log"):
+        # A channel that had to try twice waits before it does; we want to know within milliseconds.
+        eventually(lambda: listens(settings["CALENDAR_GRPC_ADDRESS"]), every_s=0.001)
+        with grpc.insecure_channel(settings["CALENDAR_GRPC_ADDRESS"]) as channel:
+            states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=UNTIL_S)
+            assert any(state.status == health_pb2.HealthCheckResponse.SERVING for state in states)
+            assert listens(settings["CALENDAR_HTTP_ADDRESS"])
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(tmp_path: Path) -> None:
