@@ -37,13 +37,22 @@ class Mirror:
         self.last = self.provider.refresh_calendar(self.link, self.calendar_id, WINDOW, before, deadline or soon())
         if self.last.read is None:
             assert before is not None
-            self.remembered = replace(before, memory=self.last.memory)
+            if before.full:
+                assert self.last.event_ids is not None
+                self.event_ids = self.last.event_ids()
+            self.remembered = replace(before, memory=self.last.memory, full=False)
         else:
             assert self.last.read.event_ids is not None
             self.event_ids = self.last.read.event_ids
             read = replace(opened(self.last.read), event_ids=None)
             self.remembered = Remembered(WINDOW, read, self.last.memory)
         return replace(self.remembered.read, event_ids=self.event_ids)
+
+    def refresh_in_full(self) -> CalendarRead:
+        """What is held after everything was read again, whatever signals say."""
+        assert self.remembered is not None
+        self.remembered = replace(self.remembered, full=True)
+        return self.refresh()
 
     @property
     def unchanged(self) -> bool:

@@ -40,7 +40,7 @@ class TruthMemory(MemoryProvider):
     def refresh_calendar(
         self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
     ) -> Refreshed:
-        if before is not None and before.memory and self.lies:
+        if before is not None and before.memory and not before.full and self.lies:
             with self._exchange(link, deadline):
                 return Refreshed(None, before.memory)
         return super().refresh_calendar(link, calendar_id, window, before, deadline)

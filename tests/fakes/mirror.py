@@ -27,14 +27,16 @@ class Mirror:
         assert len(refreshed.memory) <= MEMORY_BYTES
         if refreshed.read is None:
             assert self.remembered is not None, "nothing is remembered that could still hold"
-            self.remembered = replace(self.remembered, memory=refreshed.memory)
+            assert refreshed.event_ids is not None or not self.remembered.full, "not everything was read"
+            self.remembered = replace(self.remembered, memory=refreshed.memory, full=False)
             return False
         self.remembered = Remembered(self.window, replace(opened(refreshed.read), event_ids=None), refreshed.memory)
         return True
 
     def forget(self) -> None:
         """The next refresh is to read everything, whatever the feed says."""
-        self.remembered = None
+        if self.remembered is not None:
+            self.remembered = replace(self.remembered, full=True)
 
     @property
     def memory(self) -> bytes:

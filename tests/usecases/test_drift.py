@@ -76,6 +76,21 @@ def test_a_read_of_the_service_tells_what_its_owner_did(
     assert world.push() == [], "nothing is pushed because of it"
 
 
+def test_what_a_server_took_and_did_not_keep_is_told_by_a_full_read_though_it_finds_nothing_new(world: World) -> None:
+    connection = world.connect()
+    world.owner_adds(NOON - HOUR, NOON)
+    world.busy(connection, max_staleness_s=0)
+    world.sync(booking(), connection)
+    assert world.push() == ["synced"]
+    (event,) = world.report().events
+    world.provider.take_out(WORK, event.event_id)
+    (before, *_) = world.store.mirror.busy([connection.id])
+    world.busy(connection, max_staleness_s=0)
+    (after, *_) = world.store.mirror.busy([connection.id])
+    assert after.content_version == before.content_version
+    assert world.states() == [EventState.GONE]
+
+
 def test_the_next_revision_sets_it_right(shown: Shown) -> None:
     world = shown.world
     world.provider.alter(WORK, shown.event_id, shown.event(NOON + HOUR))

@@ -143,7 +143,7 @@ class TestStaleness:
 
     def test_zero_reads_in_full_each_time_whatever_the_feed_says(self, world: World) -> None:
         connection = world.connect()
-        feeds: list[Remembered | None] = []
+        feeds: list[bool] = []
 
         class Noting(MemoryProvider):
             def refresh_calendar(
@@ -154,7 +154,7 @@ class TestStaleness:
                 before: Remembered | None,
                 deadline: Deadline,
             ) -> Refreshed:
-                feeds.append(before)
+                feeds.append(before is not None and not before.full)
                 return super().refresh_calendar(link, calendar_id, window, before, deadline)
 
         provider = Noting([Calendar(WORK), Calendar(HOME)])
@@ -163,7 +163,7 @@ class TestStaleness:
         query = BusyQuery(Target((connection.id,)), NOON_TO_ONE, max_staleness_s=0)
         for _ in range(3):
             availability.get_busy(world.caller, query)
-        assert feeds == [None] * 6
+        assert feeds == [False] * 6
         availability.close()
         refresher.close()
 
@@ -188,6 +188,40 @@ class TestStaleness:
         for row in rows(world, connection).values():
             assert row.full_at == row.as_of
 
+    def test_a_full_read_that_finds_nothing_new_is_one_all_the_same(self, world: World) -> None:
+        connection = world.connect()
+        world.owner_adds(*NOON_TO_ONE)
+        kept(world, connection)
+        before = rows(world, connection)
+        make_older(world, connection, 3601)
+        assert kept(world, connection).busy == (NOON_TO_ONE,)
+        for calendar_id, row in rows(world, connection).items():
+            assert row.content_version == before[calendar_id].content_version
+            assert row.full_at == row.as_of > before[calendar_id].as_of - 3601 * SECOND
+
+    def test_by_its_feed_alone_no_calendar_is_as_before_where_everything_was_to_be_read(self, world: World) -> None:
+        class Forgetful(MemoryProvider):
+            def refresh_calendar(
+                self,
+                link: Link,
+                calendar_id: CalendarId,
+                window: Interval,
+                before: Remembered | None,
+                deadline: Deadline,
+            ) -> Refreshed:
+                if before is not None:
+                    return Refreshed(None, before.memory)
+                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+
+        provider = Forgetful([Calendar(WORK), Calendar(HOME)])
+        grants, connection = Grants(world.store, VAULT, {}), world.connect()
+        availability, refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider})
+        availability.get_busy(world.caller, BusyQuery(Target((connection.id,)), NOON_TO_ONE))
+        with pytest.raises(BusyUnknown):
+            availability.get_busy(world.caller, BusyQuery(Target((connection.id,)), NOON_TO_ONE, max_staleness_s=0))
+        availability.close()
+        refresher.close()
+
     def test_a_lying_feed_is_found_out_by_the_full_read(self, world: World) -> None:
         class Lying(MemoryProvider):
             def refresh_calendar(
@@ -198,7 +232,7 @@ class TestStaleness:
                 before: Remembered | None,
                 deadline: Deadline,
             ) -> Refreshed:
-                if before is not None:
+                if before is not None and not before.full:
                     return Refreshed(None, before.memory)
                 return super().refresh_calendar(link, calendar_id, window, before, deadline)
 

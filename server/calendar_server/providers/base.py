@@ -134,11 +134,18 @@ class Remembered:
     """What the last read of a calendar came to. ``memory`` is the provider's own note about it, opaque to all others.
 
     ``read`` is what was found in ``window``; it has no ``event_ids``, whoever needs them keeps them in the memory.
+
+    ``full``: everything is to be read again, whatever signals say. What comes may be compared with what this came from.
     """
 
     window: Interval
     read: CalendarRead
     memory: bytes
+    full: bool = False
+
+    def may_hold(self, window: Interval) -> bool:
+        """Whether a signal may say that this still is what stands in a window."""
+        return self.window == window and not self.full
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +155,13 @@ class Refreshed:
     It may come packed: what is to be stored needs no unpacking on the way.
 
     ``memory``, at most ``MEMORY_BYTES``, is to be given back at the next refresh; empty: there is nothing to remember.
+
+    ``event_ids``: where everything was read again and is as before, how to get what ``CalendarRead`` has under that name.
     """
 
     read: CalendarRead | PackedRead | None
     memory: bytes = b""
+    event_ids: Callable[[], frozenset[EventId] | None] | None = None
 
 
 MEMORY_BYTES = 8 * 2**20
@@ -191,7 +201,8 @@ class Provider(Protocol):
         """Bring what is remembered of the calendar up to date, as cheaply as is safe.
 
         ``before``, if given, is of the same ``window``. The provider's own signal says whether anything changed; only if
-        it may have, the window is read again (of CalDAV, the changed resources). Without ``before`` everything is read.
+        it may have, the window is read again (of CalDAV, the changed resources). Without ``before``, and where that is
+        ``full``, everything is read.
         A doubt about the signal is a change. Raises what ``read_calendar`` raises.
         """
         ...

@@ -12,6 +12,7 @@ The rooms behind it, from the wire upwards
     caldav_reading    texts of a calendar, in full or of some events
     caldav_whole      the usual answer, read as a whole by a child
     caldav_memory     what is remembered of a calendar, as bytes
+    caldav_same       whether an answer is the one that this came from
     caldav_refresh    what has changed since
     caldav_writing    look, write, look again
 
@@ -61,6 +62,8 @@ from calendar_server.providers.caldav_members import Texts
 from calendar_server.providers.caldav_memory import (
     TOKEN_MOST,
     Known,
+    Signals,
+    ids_in,
     joined,
     known_after,
     pack,
@@ -79,6 +82,7 @@ from calendar_server.providers.caldav_refresh import (
     report_suffices,
     told_by,
 )
+from calendar_server.providers.caldav_same import digest_of
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_whole import Question, read_whole
 from calendar_server.providers.caldav_writing import delete, find, put
@@ -196,7 +200,9 @@ class CaldavProvider:
         addresses = _own_addresses(link)
         basis = (calendar_id, *sorted(addresses))
         now = int(self._clock())
-        remembered = unpack_signals(before.memory) if before is not None and before.window == window else None
+        last = unpack_signals(before.memory) if before is not None and before.window == window else None
+        # Where everything is to be read again, it is only there to compare with.
+        remembered = None if before is None or before.full else last
         by_report = False
         if before is not None and remembered is not None and report_suffices(remembered, basis, now):
             by_report = True
@@ -209,7 +215,8 @@ class CaldavProvider:
         here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young, now)
         changes = Changes()
         if before is not None and remembered is not None and signals.same_reading(remembered):
-            here = replace(here, signals=replace(signals, zoneless=remembered.zoneless))
+            carried = replace(signals, zoneless=remembered.zoneless, digest=remembered.digest)
+            here = replace(here, signals=carried)
             if signals.tell and signals == remembered:
                 if not remembered.agreed_at:
                     return Refreshed(None, before.memory)
@@ -227,7 +234,7 @@ class CaldavProvider:
                     refreshed = self._replace(here, before, known, changes, same)
                     if refreshed is not None:
                         return refreshed
-        return self._read_all(here, changes, first=before is None)
+        return self._read_all(here, changes, before, last)
 
     def _by_report(self, here: Refresh, before: Remembered) -> Refreshed | None:
         """Bring it up to date by a report alone. None: there has to be a look."""
@@ -246,10 +253,16 @@ class CaldavProvider:
         newer = replace(here, signals=replace(remembered, sync_token=report.token), young=report.young)
         return self._replace(newer, before, known, changes, same=False)
 
-    def _read_all(self, here: Refresh, changes: Changes, *, first: bool) -> Refreshed:
-        """Read everything: as a whole where that can be, else by its parts. ``changes``: what is known of other things."""
-        session, calendar_id = here.session, here.calendar_id
+    def _read_all(self, here: Refresh, changes: Changes, before: Remembered | None, last: Signals | None) -> Refreshed:
+        """Read everything: as a whole where that can be, else by its parts. ``changes``: what is known of other things.
+
+        ``last``: the signals in ``before``, if that is of this window.
+        """
+        session, calendar_id, first = here.session, here.calendar_id, before is None or before.full
         answer = query(session, calendar_id)
+        digest = "" if answer is None else digest_of(answer)
+        if before is not None and before.full and last is not None and last.digest == digest and here.stands_for(last):
+            return Refreshed(None, with_signals(before.memory, here.signals_as(last)), lambda: ids_in(before.memory))
         if answer is not None and not changes.others:
             question = Question(
                 answer.body,
@@ -262,7 +275,9 @@ class CaldavProvider:
             )
             whole = read_whole(self._expander, question, session.deadline)
             if whole is not None:
-                signals = here.signals_of_all(first=first, certain=whole.certain, zoneless=whole.zoneless)
+                signals = here.signals_of_all(
+                    first=first, certain=whole.certain, zoneless=whole.zoneless, digest=digest
+                )
                 return Refreshed(whole.read, joined(signals, whole.known))
         texts = read_texts(session, calendar_id, self._calendar_events, answer)
         expanded = self._expand(texts, here.reading, session.deadline)
@@ -272,6 +287,7 @@ class CaldavProvider:
             first=first,
             certain=all(known.etags.values()),
             zoneless=expanded.zoneless,
+            digest="" if texts.by_name else digest,
             complete=not texts.empty,
         )
         return Refreshed(replace(expanded.read, event_ids=texts.event_ids), pack(signals, known))
@@ -289,6 +305,7 @@ class CaldavProvider:
         if len(kept) == len(known.etags) and not changes.fetch:
             # What was read is what there is. The same signals, before that read and now, are its signals.
             signals = here.old_signals() if same else here.signals_after(changes, Texts())
+            signals = replace(signals, digest=here.signals.digest)
             if changes.others != known.others:
                 return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))

@@ -31,6 +31,8 @@ class Texts:
 
     ``etags`` are those of the texts in ``found`` and of ``others``: strong ones, else empty. An etag is never newer than
     its text. ``as_listed`` are those whose text came together with the etag that they were listed with.
+
+    ``by_name``: some had to be asked for, after the answer about everything.
     """
 
     found: dict[EventId, list[str]] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class Texts:
     etags: dict[EventId, str] = field(default_factory=dict)
     as_listed: set[EventId] = field(default_factory=set)
     size: int = 0
+    by_name: bool = False
 
     def add(self, event_id: EventId, text: str, etag: str) -> None:
         """Take a text. A resource that is told twice with the same text counts once."""

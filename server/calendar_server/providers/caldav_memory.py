@@ -42,6 +42,9 @@ class Signals:
 
     ``zoneless``: some of what was read lies in the calendar's own zone. ``agreed_at``: when a look last told the very token
     that stands for what was read, in seconds since 1970; 0 where it may stand for something else, or is not all that counts.
+
+    ``digest``: of the answer that all of what was read came from (see `caldav_same`); empty where it was not one answer, or
+    where that might come to something else another time.
     """
 
     basis: str
@@ -51,6 +54,7 @@ class Signals:
     settled: bool = True
     zoneless: bool = field(default=True, compare=False)
     agreed_at: int = field(default=0, compare=False)
+    digest: str = field(default="", compare=False)
 
     @property
     def tell(self) -> bool:
@@ -147,6 +151,12 @@ def unpack_known(memory: bytes) -> Known | None:
         return None
 
 
+def ids_in(memory: bytes) -> frozenset[EventId] | None:
+    """The events of the calendar, within the window or not; None for what is not a memory of this version."""
+    known = unpack_known(memory)
+    return None if known is None else frozenset(known.etags)
+
+
 def _told(known: Known) -> object:
     kinds: dict[Vote, int] = {}
     cast: list[int] = []
@@ -175,6 +185,7 @@ def joined(signals: Signals, resources: bytes) -> bytes:
             signals.settled,
             signals.zoneless,
             signals.agreed_at,
+            signals.digest,
         )
     )
     memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))

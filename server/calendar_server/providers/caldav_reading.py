@@ -113,6 +113,7 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int, answ
     """
     texts = Texts()
     if answer is None:
+        texts.by_name = True
         fetch(session, calendar_id, _listed(session, calendar_id, events_most), texts, events_most)
         return texts
     unanswered = []
@@ -120,6 +121,7 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int, answ
         if not take(listed, member, texts):
             unanswered.append(listed)
     if unanswered:
+        texts.by_name = True
         # Some servers leave the text out of a query; whatever is empty when asked for by name is an unreadable event.
         events = [one for one in unanswered if not (one.href.endswith("/") and _is_folder(session, one))]
         fetch(session, calendar_id, events, texts, events_most)

@@ -17,15 +17,16 @@ the same ones again. Were it away just when it was read, it would never show. So
 before and after a read: after a refresh that found something new they are asked for again. Two are spared that: the first
 read of a calendar, which somebody waits for, as the next refresh compares it with the list of all etags; and a refresh that
 is exact, by a report up to the very token of the look, of which every text came with the etag that the report tells. That
-also shows that the token is what it should be, so until the next full read it alone is asked for (RFC 6578 section 4): for
-ctag and token some servers go through the whole calendar twice.
+also shows that the token is what it should be, so until a full read finds something else it alone is asked for (RFC 6578
+section 4): for ctag and token some servers go through the whole calendar twice.
 
 And where nothing lies in the calendar's own zone, the report itself is the look from then on, for ``LOOK_EVERY_S`` seconds
 after each real one: with the same token and without a member it says that nothing has changed, else what has. It is one
 request less after every change. Whatever else it says, a look comes after all.
 
 What is not to be relied on ends in a list instead of a report, or in a full read instead of a list; never in a guess.
-What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read.
+What lies to us outright (an etag or a ctag that stays while the event changes) only shows in a full read. A full read whose
+answer is, byte for byte, that of the last one comes to the same (`caldav_same`).
 """
 
 from __future__ import annotations
@@ -153,20 +154,33 @@ class Refresh:
         """What is remembered of signals that stood before an earlier read and still do."""
         return replace(self.signals, settled=not self.young)
 
+    def stands_for(self, last: Signals) -> bool:
+        """Whether an answer that is the same as then comes to the same as then."""
+        return bool(last.digest) and self.signals.same_reading(last)
+
+    def signals_as(self, last: Signals) -> Signals:
+        """What is remembered of them after a read of everything that came to the very answer of the ``last`` one."""
+        if self.signals == replace(last, settled=True):
+            return replace(last, settled=not self.young)
+        return self.signals_of_all(first=True, certain=True, zoneless=last.zoneless, digest=last.digest)
+
     def signals_after(self, changes: Changes, texts: Texts) -> Signals:
         """What is remembered of them after a read of what has changed."""
         exact = changes.token and changes.token == self.signals.sync_token and changes.fetch.keys() <= texts.as_listed
         if exact and not texts.empty and not self.young:
             agreed_at = self.signals.agreed_at if self.alone else 0 if self.signals.zoneless else self.now
-            return replace(self.signals, ctag="", settled=True, agreed_at=agreed_at)
-        return replace(self.signals, settled=not texts.empty and self.signals_hold(), agreed_at=0)
+            return replace(self.signals, ctag="", settled=True, agreed_at=agreed_at, digest="")
+        return replace(self.signals, settled=not texts.empty and self.signals_hold(), agreed_at=0, digest="")
 
-    def signals_of_all(self, *, first: bool, certain: bool, zoneless: bool, complete: bool = True) -> Signals:
+    def signals_of_all(
+        self, *, first: bool, certain: bool, zoneless: bool, digest: str = "", complete: bool = True
+    ) -> Signals:
         """What is remembered of them after a read of everything, the ``first`` one or not.
 
-        ``certain``: all of it has etags. ``complete``: no text was missing.
+        ``certain``: all of it has etags. ``complete``: no text was missing. ``digest``: of the answer, if it came from one.
         """
-        signals = replace(self.signals, zoneless=zoneless)
+        # What is not certain might come to something else with another try.
+        signals = replace(self.signals, zoneless=zoneless, digest=digest if certain and complete else "")
         if first and certain:
             # Somebody waits for it. The next refresh compares it with the list of all etags.
             return replace(signals, settled=not signals.tell)

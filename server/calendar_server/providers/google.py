@@ -174,7 +174,7 @@ class GoogleProvider:
         nothing changed.
         """
         talk = self._api.talk(link, deadline)
-        mark = mark_of_note(before.memory, calendar_id) if before is not None and before.window == window else None
+        mark = mark_of_note(before.memory, calendar_id) if before is not None and before.may_hold(window) else None
         if mark is not None:
             mark = look(talk, mark, deadline.sooner(deadline.remaining() / 2))
         if mark is not None:

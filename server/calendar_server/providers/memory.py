@@ -109,13 +109,16 @@ class MemoryProvider:
     def refresh_calendar(
         self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
     ) -> Refreshed:
-        """The signal is a count of all changes that were ever made."""
+        """The signal is a count of all changes that were ever made. What is read again in full is compared."""
         memory = str(self._changes).encode()
-        if before is not None and before.memory == memory:
+        if before is not None and before.memory == memory and not before.full:
             with self._exchange(link, deadline):
                 self._shelf(calendar_id)
             return Refreshed(None, memory)
-        return Refreshed(self.read_calendar(link, calendar_id, window, deadline), memory)
+        read = self.read_calendar(link, calendar_id, window, deadline)
+        if before is not None and before.full and replace(read, event_ids=None) == before.read:
+            return Refreshed(None, memory, lambda: read.event_ids)
+        return Refreshed(read, memory)
 
     def event_id(self, calendar_id: CalendarId, uid: str) -> EventId:
         """An event is found by its uid."""

@@ -116,7 +116,7 @@ class MicrosoftProvider:
         Where all-day events are remembered it is two: the mailbox's zone, where they lie, has no feed. Half of the time
         is kept for the read.
         """
-        note = read_note(before.memory, calendar_id) if before is not None and before.window == window else None
+        note = read_note(before.memory, calendar_id) if before is not None and before.may_hold(window) else None
         sooner = deadline.sooner(deadline.remaining() / 2)
         if note is None:
             note = Note(calendar_id)

@@ -60,8 +60,8 @@ _REPLACE_CONTENT = (
     "read_at = excluded.read_at, read_version = excluded.read_version"
 )
 _CONFIRM = (
-    "UPDATE busy SET as_of = ?, failed_at = 0, failures = 0, retry_at = 0, problem_reason = '', problem_message = '' "
-    "WHERE connection_id = ? AND calendar_id = ?"
+    "UPDATE busy SET as_of = ?, full_at = ?, failed_at = 0, failures = 0, retry_at = 0, "
+    "problem_reason = '', problem_message = '' WHERE connection_id = ? AND calendar_id = ?"
 )
 _POSTGRES_NOW = ", (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -250,12 +250,12 @@ class Mirror:
             if as_of >= each.as_of or (each.content is None and version != each.before_version):
                 continue
             touched.add(each.connection_id)
+            full_at = each.as_of if each.full else full_at
             if each.content is not None:
-                full_at = each.as_of if each.full else full_at
                 replaced.append((*key, each.as_of, full_at, *each.window, version + 1, each.intervals))
                 contents.append((*key, version + 1, each.content, each.memory or b"", each.as_of, version + 1))
                 continue
-            confirmed.append((each.as_of, *key))
+            confirmed.append((each.as_of, full_at, *key))
             if each.memory is not None:
                 memories.append((each.memory, *key))
         self._database.execute_many(_REPLACE, replaced)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from calendar_server.core.model import (
@@ -32,6 +32,7 @@ from calendar_server.core.model import (
     CalendarRead,
     Connection,
     ConnectionId,
+    EventId,
     Instant,
     Interval,
     ProviderName,
@@ -151,10 +152,13 @@ class _Result:
     """What stands there now. With ``content`` None it is what stood there before."""
     intervals: bytes
     content: bytes | None
+    event_ids: Callable[[], frozenset[EventId] | None] | None = None
+    """What ``found`` lacks."""
 
     def read(self) -> CalendarRead:
         """``found``, unpacked."""
-        return opened(self.found)
+        read = opened(self.found)
+        return read if self.event_ids is None else replace(read, event_ids=self.event_ids())
 
 
 class Refresher:
@@ -377,17 +381,19 @@ class Refresher:
         memory = refreshed.memory if len(refreshed.memory) <= MEMORY_BYTES else b""
         read = refreshed.read
         if read is None:
-            if row is None or before is None:
+            if row is None or before is None or (before.full and refreshed.event_ids is None):
                 raise ProviderUnavailable("The provider's answer rests on what is not known.")
             kept = None if memory == before.memory else memory
-            return _Result(window, False, version, kept, before.read, row.intervals, None)
+            return _Result(window, before.full, version, kept, before.read, row.intervals, None, refreshed.event_ids)
         packed = read if isinstance(read, PackedRead) else PackedRead.of(read)
-        return _Result(window, before is None, version, memory, read, packed.intervals, packed.content)
+        full = before is None or before.full
+        return _Result(window, full, version, memory, read, packed.intervals, packed.content)
 
     def _remembered(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> Remembered | None:
-        """What the provider may build upon; None where it has to be read in full."""
-        if row is None or not row.as_of or flight.full or flight.began_at - row.full_at >= self._reconcile:
+        """What the provider may build upon, or compare with; None where there is nothing."""
+        if row is None or not row.as_of:
             return None
+        full = flight.full or flight.began_at - row.full_at >= self._reconcile
         if not (row.window.start <= flight.window.start and flight.window.end <= row.window.end):
             return None
         content = self._store.mirror.content(flight.need.connection.id, calendar_id)
@@ -396,7 +402,7 @@ class Refresher:
         if not _sound(row):
             return None
         try:
-            return Remembered(row.window, unpack_content(content.events), content.memory)
+            return Remembered(row.window, unpack_content(content.events), content.memory, full)
         except Unpackable:
             return None
 
@@ -426,7 +432,9 @@ class Refresher:
                 flight.errors = dict.fromkeys(flight.need.calendar_ids, _disconnected())
                 continue
             for calendar_id, result in results[flight].items():
-                if isinstance(result, _Result) and result.content is not None and not flight.unsaved:
+                if isinstance(result, CalendarError) or flight.unsaved:
+                    continue
+                if result.full or result.content is not None:
                     self._learn(flight.need.connection, calendar_id, result.read, flight.began_at, result.window)
 
     def _save(
