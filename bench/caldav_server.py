@@ -2,6 +2,7 @@
 
     slots-N    100 events of an hour, every 355 minutes × 10, shifted by N: ten such calendars never overlap
     few-N      20 events of an hour, every eight hours
+    news-N     the same; all of them new whenever the calendar is asked
     many-N     2000 events, every tenth of them a weekly series; all of them new whenever the calendar is asked
     empty-N    nothing, until somebody puts an event there
 
@@ -32,6 +33,7 @@ OK = "<d:status>HTTP/1.1 200 OK</d:status>"
 SLOT_MINUTES = 355
 """244 slots begin within 60 days."""
 SLOT_CALENDARS = 10
+EVER_NEW = ("many", "news")
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -70,7 +72,7 @@ def texts(kind: str, number: int, base: datetime.datetime) -> dict[str, str]:
     minutes = datetime.timedelta(minutes=1)
     if kind == "slots":
         starts = [base + SLOT_MINUTES * minutes * (SLOT_CALENDARS * n + number % SLOT_CALENDARS) for n in range(100)]
-    elif kind == "few":
+    elif kind in ("few", "news"):
         starts = [base + 480 * minutes * n for n in range(20)]
     elif kind == "many":
         starts = [base + 90 * minutes * n for n in range(2000)]
@@ -119,7 +121,7 @@ def answer(world: World, request: Request) -> tuple[int, dict[str, str], bytes]:
     if path.startswith(calendar) and path != calendar:
         return of_event(world, request, path)
     of = (kind, int(number), world.base)
-    version = world.readings[user] if kind == "many" else 0
+    version = world.readings[user] if kind in EVER_NEW else 0
     if request.method == "REPORT":
         if b"sync-collection" in request.body:
             listed = members(*of, version, False).values()
@@ -143,7 +145,7 @@ def answer(world: World, request: Request) -> tuple[int, dict[str, str], bytes]:
     )
     deep = request.headers.get("depth") == "1"
     if path == calendar:
-        if kind == "many":
+        if kind in EVER_NEW:
             world.readings[user] += 1
         return multistatus(itself + ("".join(members(*of, version, False).values()) if deep else ""))
     principal = response(

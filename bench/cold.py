@@ -17,17 +17,18 @@ OVERLAPPING = 100
 def cold(sheet: Sheet, folder: Path, dav: Dav) -> None:
     """Many providers of 100 ms at once, and many callers of the same ones. No worker: it reads ahead by itself."""
     with service(settings_for(sqlite(folder)), dav, folder, worker=False) as stage, stage.load() as load:
-        ids = stage.connect("few", 50)
-        load.prepare("one", GET_BUSY, [busy_request([one], dav.base, 7, staleness_s=0) for one in ids])
-        for count, aim in ((10, 1.10), (50, 1.30)):
-            load.prepare(f"{count}", GET_BUSY, [busy_request(ids[:count], dav.base, 7, staleness_s=0)])
-            dav.delay(DELAY_S)
-            load.run(f"{count}", calls=2)
-            pairs = [(load.run(f"{count}", calls=1).p50_s, _slowest(load)) for _ in range(9)]
-            last = f"the last round: {pairs[-1][0] * 1000:.0f} against {pairs[-1][1] * 1000:.0f} ms"
-            what = f"cold GetBusy over {count} providers of 100 ms, against one alone"
-            sheet.add(ratio(what, pairs, aim=aim, note=last))
-        _overlapping(sheet, stage, load, ids[:10])
+        calendars = {"as they were": stage.connect("few", 50), "all new": stage.connect("news", 50)}
+        dav.delay(DELAY_S)
+        for kind, ids in calendars.items():
+            load.prepare("one", GET_BUSY, [busy_request([one], dav.base, 7, staleness_s=0) for one in ids])
+            for count, aim in ((10, 1.10), (50, 1.30)):
+                load.prepare("many", GET_BUSY, [busy_request(ids[:count], dav.base, 7, staleness_s=0)])
+                load.run("many", calls=2)
+                pairs = [(load.run("many", calls=1).p50_s, _slowest(load)) for _ in range(9)]
+                last = f"the last round: {pairs[-1][0] * 1000:.0f} against {pairs[-1][1] * 1000:.0f} ms"
+                what = f"cold GetBusy over {count} providers of 100 ms, events {kind}, against one alone"
+                sheet.add(ratio(what, pairs, aim=aim, note=last))
+        _overlapping(sheet, stage, load, calendars["as they were"][:10])
         dav.delay(0)
 
 

@@ -83,7 +83,9 @@ def test_what_signals_and_etags_do_not_tell_is_found(account: StrangeAccount) ->
     assert not mirror.unchanged
 
 
-def test_what_was_changed_and_put_back_is_found(account: StrangeAccount, mirror: Mirror) -> None:
+@pytest.mark.parametrize("missing", ["", "no_sync", "no_ctag"])
+def test_what_was_changed_and_put_back_is_found(account: StrangeAccount, mirror: Mirror, missing: str) -> None:
+    account.dav.quirks.add(missing)
     former = account.dav.shelves[WORK].resources["e4.ics"]
     mirror.refresh_in_full()
     account.dav.put(f"{WORK}e4.ics", event("e4", 20))
@@ -130,8 +132,9 @@ def test_another_window_is_read_again(account: StrangeAccount, mirror: Mirror) -
     assert not mirror.unchanged
 
 
-def test_texts_that_are_asked_for_by_name_are_read_again(account: StrangeAccount) -> None:
-    account.dav.quirks |= {"query_without_data", "short_etags", "frozen_signals"}
+@pytest.mark.parametrize("quirk", ["query_without_data", "no_calendar_query"])
+def test_texts_that_are_asked_for_by_name_are_read_again(account: StrangeAccount, quirk: str) -> None:
+    account.dav.quirks |= {quirk, "short_etags", "frozen_signals"}
     account.dav.put(f"{WORK}e.ics", event("e", 4))
     mirror = settled(account)
     changed(account, "e.ics", event("e", 5))

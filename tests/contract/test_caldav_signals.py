@@ -258,6 +258,16 @@ class TestSignalsThatAreTimes:
             for _ in range(refreshes):
                 assert_same(mirror)
 
+    def test_a_full_read_that_brings_nothing_new_in_that_second_trusts_it_no_more_than_before(
+        self, account: StrangeAccount, mirror: Mirror
+    ) -> None:
+        account.dav.put(f"{WORK}e1.ics", event("e1", 4))
+        for _ in range(3):
+            mirror.refresh_in_full()
+        assert mirror.unchanged
+        account.dav.put(f"{WORK}e1.ics", event("e1", 5))
+        assert_same(mirror)
+
     def test_what_is_taken_out_in_the_second_of_a_change_is_gone(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e1.ics", event("e1", 4))
         mirror.refresh()
