@@ -72,6 +72,14 @@ def test_a_first_read_that_is_repeated_in_full_is_confirmed_by_that(account: Str
     assert reports(account) == ["PROPFIND 0"]
 
 
+def test_what_changes_besides_events_makes_no_difference(account: StrangeAccount, mirror: Mirror) -> None:
+    account.dav.put(f"{WORK}todo.ics", event("todo", 5, component="VTODO"))
+    mirror.refresh()
+    assert mirror.unchanged
+    mirror.refresh_in_full()
+    assert mirror.unchanged
+
+
 def test_what_signals_and_etags_do_not_tell_is_found(account: StrangeAccount) -> None:
     account.dav.quirks |= {"frozen_signals", "short_etags"}
     account.dav.put(f"{WORK}e.ics", event("e", 4))
