@@ -280,6 +280,16 @@ class TestHorizon:
         kept(world, connection, window=near)
         assert exchanges.count == 0
 
+    @pytest.mark.parametrize("wide", [(-700, 1), (0, 1000)])
+    def test_a_full_read_takes_it_back_to_what_it_is_for_all(self, world: World, wide: tuple[int, int]) -> None:
+        connection = world.connect()
+        near = self.now_window(world, start=0, end=1)
+        kept(world, connection, window=self.now_window(world, start=wide[0], end=wide[1]))
+        make_older(world, connection, 3601)
+        kept(world, connection, window=near)
+        for row in rows(world, connection).values():
+            assert row.window == world.refresher.horizon(connection.id, row.as_of)
+
     def test_it_moves_with_the_days(self, world: World) -> None:
         connection, now = world.connect(), world.store.now()
         horizons = {world.refresher.horizon(connection.id, now + hours * HOUR) for hours in range(48)}

@@ -14,12 +14,13 @@ import importlib.resources
 import sys
 import zoneinfo
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from calendar_server.providers.egress import Answer
 
 _ROOMS = ("core", "providers")
-_PACKAGES = ("icalendar", "python-dateutil", "recurring-ical-events", "tzdata", "x-wr-timezone")
+_PACKAGES = ("caldav", "icalendar", "lxml", "tzdata")
 
 
 def digest_of(answer: Answer, code: bytes | None = None) -> str:
@@ -43,7 +44,8 @@ def reading_code() -> bytes:
 def _parts_of_code() -> Iterator[bytes]:
     yield sys.version.encode()
     for package in _PACKAGES:
-        yield f"{package} {importlib.metadata.version(package)}".encode()
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield f"{package} {importlib.metadata.version(package)}".encode()
     for folder in zoneinfo.TZPATH:
         rules = Path(folder, "tzdata.zi")
         if rules.is_file():

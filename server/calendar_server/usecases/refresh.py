@@ -394,6 +394,9 @@ class Refresher:
         if row is None or not row.as_of:
             return None
         full = flight.full or flight.began_at - row.full_at >= self._reconcile
+        if full and row.window != flight.window:
+            # What somebody once wanted to know far off is not read for ever.
+            return None
         if not (row.window.start <= flight.window.start and flight.window.end <= row.window.end):
             return None
         content = self._store.mirror.content(flight.need.connection.id, calendar_id)
