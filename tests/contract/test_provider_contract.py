@@ -329,6 +329,24 @@ class TestRefreshing:
             mirror.refresh()
             assert mirror.known == mirror.true
 
+    def test_a_history_of_changes_is_followed_by_full_reads(self, world: World, mirror: Mirror) -> None:
+        event_id = world.add(world.work, at(2, 10), at(2, 11))
+        changes = [
+            lambda: None,
+            lambda: world.add(world.work, at(3, 10), at(3, 11), free=True),
+            lambda: world.take_out(world.work, event_id),
+            lambda: world.add_all_day(world.work, date(2026, 12, 5), date(2026, 12, 6)),
+            lambda: put(world),
+            lambda: world.provider.delete_event(world.link, ref(world), found(world), soon()),
+        ]
+        mirror.refresh()
+        for change in changes:
+            change()
+            for _ in range(2):
+                mirror.forget()
+                mirror.refresh()
+                assert mirror.known == mirror.true
+
     def test_what_cannot_be_read_stays_known_as_that(self, world: World, mirror: Mirror) -> None:
         if world.add_garbage(world.work) is None:
             pytest.skip("this server lets nobody store such a thing")
