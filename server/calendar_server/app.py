@@ -439,9 +439,9 @@ class ProcessBeside:
                 self._process = process = self._start()
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether it runs, or is about to for the first time: those who serve already are told of what has died."""
         process = self._process
-        return process is not None and process.poll() is None
+        return process is None or process.poll() is None
 
     def numbers(self, until: float) -> bytes | None:
         """What it counts; None when it has not answered by ``until`` on the monotonic clock."""

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from calendar_server.app import ProcessBeside
 from calendar_server.metrics import ALL, PROCESS
 from calendar_server.store.store import Store
 from calendars.v1 import booking_pb2
@@ -121,6 +122,14 @@ def test_readiness_says_what_was_looked_at(service: Running) -> None:
     }
 
 
+def test_a_process_that_is_about_to_start_is_not_told_as_one_that_died(tmp_path: Path) -> None:
+    environment = local.environment(sqlite_settings(tmp_path))
+    beside = ProcessBeside(["worker", "--beside-server"], environment=environment, wait_s=UNTIL_S, name="worker")
+    assert beside.alive()
+    assert beside.numbers(time.monotonic()) is None
+    beside.stop()
+
+
 def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
@@ -130,16 +139,20 @@ def listens(address: str) -> bool:
     return True
 
 
-def test_a_service_that_says_serving_listens_for_http_too(tmp_path: Path) -> None:
+def test_a_service_that_says_serving_is_ready_by_http_too(tmp_path: Path) -> None:
     settings = sqlite_settings(tmp_path)
     arguments = [sys.executable, "-m", "calendar_server", "serve"]
-    with local.running(arguments, local.environment(settings), tmp_path / "service.log"):
+    with (
+        local.running(arguments, local.environment(settings), tmp_path / "service.log"),
+        httpx.Client(trust_env=False) as client,
+    ):
         # A channel that had to try twice waits before it does; we want to know within milliseconds.
         eventually(lambda: listens(settings["CALENDAR_GRPC_ADDRESS"]), every_s=0.001)
         with grpc.insecure_channel(settings["CALENDAR_GRPC_ADDRESS"]) as channel:
             states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=UNTIL_S)
             assert any(state.status == health_pb2.HealthCheckResponse.SERVING for state in states)
-            assert listens(settings["CALENDAR_HTTP_ADDRESS"])
+            told = client.get(f"http://{settings['CALENDAR_HTTP_ADDRESS']}/readyz")
+    assert told.json()["failed"] == []
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(tmp_path: Path) -> None:
