@@ -188,14 +188,19 @@ def test_after_any_history_a_refresh_is_as_good_as_a_full_read(place: Place) -> 
     )
 
 
+def filled(place: Place) -> Mirror:
+    """Of a new calendar with fifteen events, not read yet."""
+    mirror = place.mirror()
+    for number in range(15):
+        start = f"DTSTART:202612{1 + number % 7:02}T100000Z"
+        place.server.put(f"{mirror.calendar_id}n{number}.ics", text(f"n{number}", (start, "DURATION:PT1H")))
+    return mirror
+
+
 def test_nothing_changed_is_one_request_and_one_change_is_three_and_then_two(place: Place) -> None:
     if place.unchanged_most > 1:
         pytest.skip("it is not known what the signals of this server are")
-    mirror = place.mirror()
-    for number in range(15):
-        uid = f"n{number}"
-        start = f"DTSTART:202612{1 + number % 7:02}T100000Z"
-        place.server.put(f"{mirror.calendar_id}{uid}.ics", text(uid, (start, "DURATION:PT1H")))
+    mirror = filled(place)
     assert place.counted(mirror.refresh) == 2
     # The list of etags confirms the first read.
     assert place.counted(mirror.refresh) == 2
@@ -217,10 +222,7 @@ def test_nothing_changed_is_one_request_and_one_change_is_three_and_then_two(pla
 def test_a_full_read_of_what_is_as_it_was_finds_nothing_new(place: Place) -> None:
     if place.unchanged_most > 1:
         pytest.skip("it is not known whether this server says the same in the same words")
-    mirror = place.mirror()
-    for number in range(15):
-        start = f"DTSTART:202612{1 + number % 7:02}T100000Z"
-        place.server.put(f"{mirror.calendar_id}n{number}.ics", text(f"n{number}", (start, "DURATION:PT1H")))
+    mirror = filled(place)
     mirror.refresh()
     assert place.counted(mirror.refresh_in_full) == 2
     assert mirror.unchanged

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from calendar_server.core.model import DAY, CalendarId, Interval
-from calendar_server.providers.base import Remembered
 from calendar_server.providers.caldav_memory import unpack_signals, with_signals
 from calendar_server.providers.caldav_same import digest_of, reading_code
 from calendar_server.providers.egress import Answer
@@ -160,7 +159,8 @@ def test_what_has_no_etag_is_read_again(account: StrangeAccount) -> None:
 
 @pytest.mark.parametrize("memory", [b"", b"caldav1\n\0\0", b"other"])
 def test_without_a_sound_memory_it_is_read_again(account: StrangeAccount, mirror: Mirror, memory: bytes) -> None:
-    mirror.remembered = Remembered(mirror.remembered.window, mirror.remembered.read, memory)  # type: ignore[union-attr]
+    assert mirror.remembered is not None
+    mirror.remembered = replace(mirror.remembered, memory=memory)
     same_as_fresh(mirror)
     assert not mirror.unchanged
 

@@ -108,6 +108,20 @@ class Slow(MemoryProvider):
         return super().refresh_calendar(link, calendar_id, window, before, deadline)
 
 
+class Telling(MemoryProvider):
+    """Answers a refresh by what ``tell`` makes of what is remembered; where that is None, by the truth."""
+
+    def __init__(self, tell: Callable[[Remembered | None], Refreshed | None]):
+        super().__init__([Calendar(WORK), Calendar(HOME)])
+        self._tell = tell
+
+    def refresh_calendar(
+        self, link: Link, calendar_id: CalendarId, window: Interval, before: Remembered | None, deadline: Deadline
+    ) -> Refreshed:
+        told = self._tell(before)
+        return told or super().refresh_calendar(link, calendar_id, window, before, deadline)
+
+
 class TestStaleness:
     def test_a_second_answer_asks_nobody(self, world: World, exchanges: Exchanges) -> None:
         connection = world.connect()
@@ -145,19 +159,10 @@ class TestStaleness:
         connection = world.connect()
         feeds: list[bool] = []
 
-        class Noting(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                feeds.append(before is not None and not before.full)
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+        def note(before: Remembered | None) -> None:
+            feeds.append(before is not None and not before.full)
 
-        provider = Noting([Calendar(WORK), Calendar(HOME)])
+        provider = Telling(note)
         grants = Grants(world.store, VAULT, {})
         availability, refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider})
         query = BusyQuery(Target((connection.id,)), NOON_TO_ONE, max_staleness_s=0)
@@ -200,20 +205,7 @@ class TestStaleness:
             assert row.full_at == row.as_of > before[calendar_id].as_of - 3601 * SECOND
 
     def test_by_its_feed_alone_no_calendar_is_as_before_where_everything_was_to_be_read(self, world: World) -> None:
-        class Forgetful(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                if before is not None:
-                    return Refreshed(None, before.memory)
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
-
-        provider = Forgetful([Calendar(WORK), Calendar(HOME)])
+        provider = Telling(lambda before: None if before is None else Refreshed(None, before.memory))
         grants, connection = Grants(world.store, VAULT, {}), world.connect()
         availability, refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider})
         availability.get_busy(world.caller, BusyQuery(Target((connection.id,)), NOON_TO_ONE))
@@ -223,20 +215,10 @@ class TestStaleness:
         refresher.close()
 
     def test_a_lying_feed_is_found_out_by_the_full_read(self, world: World) -> None:
-        class Lying(MemoryProvider):
-            def refresh_calendar(
-                self,
-                link: Link,
-                calendar_id: CalendarId,
-                window: Interval,
-                before: Remembered | None,
-                deadline: Deadline,
-            ) -> Refreshed:
-                if before is not None and not before.full:
-                    return Refreshed(None, before.memory)
-                return super().refresh_calendar(link, calendar_id, window, before, deadline)
+        def lie(before: Remembered | None) -> Refreshed | None:
+            return None if before is None or before.full else Refreshed(None, before.memory)
 
-        provider = Lying([Calendar(WORK), Calendar(HOME)])
+        provider = Telling(lie)
         grants, connection = Grants(world.store, VAULT, {}), world.connect()
         availability, refresher = build_availability(world.store, grants, {ProviderName.CALDAV: provider})
         query = BusyQuery(Target((connection.id,)), NOON_TO_ONE)

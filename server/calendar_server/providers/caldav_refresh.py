@@ -161,6 +161,7 @@ class Refresh:
     def signals_as(self, last: Signals) -> Signals:
         """What is remembered of them after a read of everything that came to the very answer of the ``last`` one."""
         if self.signals == replace(last, settled=True):
+            # They stood before both reads, and both brought the same: they are its signals.
             return replace(last, settled=not self.young)
         return self.signals_of_all(first=True, certain=True, zoneless=last.zoneless, digest=last.digest)
 
