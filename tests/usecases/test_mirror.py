@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -20,6 +20,7 @@ from calendar_server.core.model import (
     Connection,
     ConnectionId,
     EventId,
+    Instant,
     Interval,
     ProviderName,
     UnreadableEvent,
@@ -32,7 +33,7 @@ from calendar_server.store.store import Store
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, Target, UpdateCommand
 from calendar_server.usecases.grants import Grants
-from calendar_server.usecases.refresh import GRANT_S, Need
+from calendar_server.usecases.refresh import GRANT_S, Need, Outcome, Refresher
 from calendar_server.worker.refreshing import Refreshing
 from tests.usecases.conftest import (
     HOME,
@@ -482,6 +483,47 @@ class TestSharing:
         availability.close()
         refresher.close()
 
+    def test_what_fails_fails_at_once_for_all_who_waited(self, world: World) -> None:
+        need, total, begun, everybody = Need(world.connect(), (WORK,)), 20, [], threading.Event()
+
+        def fail(link: Link, calendar_id: CalendarId, window: Interval) -> None:
+            begun.append(calendar_id)
+            everybody.wait(10)
+            raise ProviderUnavailable("down")
+
+        refresher, ask = reading(world, Slow(fail))
+        now = world.store.now()
+        with ThreadPoolExecutor(total) as callers:
+            # Each has until a little later than the one before.
+            answers = [callers.submit(ask, [need], now) for _ in range(total)]
+            until(lambda: waiting(refresher, need) == total - 1)
+            everybody.set()
+            assert all(answer.result(20).errors for answer in answers)
+        assert begun == [WORK]
+        refresher.close()
+
+    def test_whoever_has_more_time_than_the_read_had_that_failed_reads_again(self, world: World) -> None:
+        need, begun, both = Need(world.connect(), (WORK,)), [], threading.Event()
+
+        def hang_once(link: Link, calendar_id: CalendarId, window: Interval) -> None:
+            begun.append(calendar_id)
+            if len(begun) == 1:
+                both.wait(10)
+                raise ProviderUnavailable("The provider took too long to answer.")
+
+        refresher, ask = reading(world, Slow(hang_once))
+        now = world.store.now()
+        with ThreadPoolExecutor(2) as callers:
+            hurried = callers.submit(ask, [need], now, seconds=10)
+            until(lambda: begun == [WORK])
+            patient = callers.submit(ask, [need], now, seconds=20)
+            until(lambda: waiting(refresher, need) == 1)
+            both.set()
+            assert hurried.result(20).errors
+            assert not patient.result(20).errors
+        assert begun == [WORK, WORK]
+        refresher.close()
+
     def test_whoever_has_to_read_more_holds_up_none_of_those_who_waited_with_it(self, world: World) -> None:
         anna, ben = (Need(world.connect(name), (WORK,)) for name in ("anna", "ben"))
         wide = Interval(NOON_TO_ONE.start, NOON + 1000 * DAY)
@@ -494,30 +536,24 @@ class TestSharing:
         def slowly(link: Link, calendar_id: CalendarId, window: Interval) -> None:
             gates[link.connection.id, window.end].wait(20)
 
-        provider = Slow(slowly)
-        refresher = build_availability(world.store, Grants(world.store, VAULT, {}), {ProviderName.CALDAV: provider})[1]
+        refresher, ask = reading(world, Slow(slowly))
         now = world.store.now()
 
-        def ask(window: Interval, *needs: Need) -> Future[object]:
-            return callers.submit(
-                refresher.refresh, needs, window, not_before=now, full=False, deadline=Deadline.after(20)
-            )
+        def begin(window: Interval, *needs: Need) -> Future[Outcome]:
+            return callers.submit(ask, needs, now, window=window)
 
         def until_waiting(need: Need, number: int) -> None:
-            ends_at = time.monotonic() + 20
-            while not (flight := refresher._flights.get(need.connection.id)) or len(flight.done._waiting) < number:
-                assert time.monotonic() < ends_at
-                time.sleep(0.005)
+            until(lambda: waiting(refresher, need) == number)
 
         with ThreadPoolExecutor(4) as callers:
-            ask(NOON_TO_ONE, anna, ben)
+            begin(NOON_TO_ONE, anna, ben)
             until_waiting(ben, 0)
             # As many as go on at once, and each has to read another calendar anew.
-            more = [ask(wide, anna), ask(wide, ben, anna)]
+            more = [begin(wide, anna), begin(wide, ben, anna)]
             until_waiting(ben, 1)
             gates[ben.connection.id, NOON_TO_ONE.end].set()
             until_waiting(anna, 2)
-            last = ask(NOON_TO_ONE, anna)
+            last = begin(NOON_TO_ONE, anna)
             until_waiting(anna, 3)
             gates[anna.connection.id, NOON_TO_ONE.end].set()
             last.result(10)
@@ -823,6 +859,25 @@ def replica(world: World, database_url: str) -> Iterator[World]:
     replica.availability.close()
     replica.refresher.close()
     store.close()
+
+
+def reading(world: World, provider: MemoryProvider) -> tuple[Refresher, Callable[..., Outcome]]:
+    """A refresher over this provider, and how to ask it for what was read at some instant or later."""
+    refresher = build_availability(world.store, Grants(world.store, VAULT, {}), {ProviderName.CALDAV: provider})[1]
+
+    def ask(
+        needs: Sequence[Need], not_before: Instant, *, window: Interval = NOON_TO_ONE, seconds: float = 20
+    ) -> Outcome:
+        within = Deadline.after(seconds)
+        return refresher.refresh(needs, window, not_before=not_before, full=False, deadline=within)
+
+    return refresher, ask
+
+
+def waiting(refresher: Refresher, need: Need) -> int:
+    """How many wait for the refresh of this connection that is under way; -1 when none is."""
+    flight = refresher._flights.get(need.connection.id)
+    return -1 if flight is None else len(flight.done._waiting)
 
 
 def until(condition: Callable[[], bool]) -> None:

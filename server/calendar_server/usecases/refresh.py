@@ -109,6 +109,8 @@ class _Flight:
     window: Interval
     full: bool
     deadline: Deadline
+    time_s: float
+    """Seconds that there were at its beginning."""
     done: Landing = field(default_factory=Landing)
     landed_at: float = 0.0
     """``time.monotonic``; all that it brought was stored by then."""
@@ -234,7 +236,7 @@ class Refresher:
                         flight = self._flights.get(need.connection.id)
                         if flight is None:
                             wide = _union(self.horizon(need.connection.id, now), window)
-                            flight = _Flight(need, now, not_before, window, wide, full, deadline)
+                            flight = _Flight(need, now, not_before, window, wide, full, deadline, deadline.remaining())
                             self._flights[need.connection.id] = flight
                             begun.append(flight)
                         else:
@@ -254,10 +256,12 @@ class Refresher:
                         errors.update(dict.fromkeys(_keys(need), _too_long()))
                     elif (
                         not serves
-                        or (flight.broken is not None)
-                        or (flight.errors and flight.deadline.at < deadline.at)
+                        or flight.broken is not None
+                        or (flight.errors and flight.time_s < deadline.remaining())
                     ):
-                        # It brought less than is needed here, or failed in less time than there is here.
+                        # It brought less than is needed here, or failed with less time than is left here. Whoever came
+                        # with as much time as the flight had has less by now, so a provider that is down is not asked
+                        # again by one after another.
                         if deadline.remaining() > 0:
                             left.append(need)
                         else:
