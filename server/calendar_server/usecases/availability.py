@@ -28,6 +28,7 @@ from calendar_server.core.model import (
     EventId,
     Instant,
     Interval,
+    OrganizationId,
 )
 from calendar_server.core.packing import Unpackable, unpack_content
 from calendar_server.errors import (
@@ -46,6 +47,7 @@ from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, CalendarBusy, ExplainedEvent, Problem
 from calendar_server.usecases.kept_answers import KeptAnswers
 from calendar_server.usecases.landing import Turn
+from calendar_server.usecases.questions import Question, Questions
 from calendar_server.usecases.refresh import Key, Need, Outcome, Refresher, Unsaved
 from calendar_server.usecases.snapshots import Group, Held, Outdated, Snapshot, Snapshots
 from calendar_server.usecases.watching import Watching
@@ -92,10 +94,11 @@ Reads = Mapping[Key, Seen | CalendarError]
 
 @dataclass(slots=True)
 class _Call:
-    """One question on its way to an answer.
+    """One call on its way to an answer: it came at ``came_at`` (``time.monotonic``) and had ``time_s`` seconds.
 
     ``asked``: what providers were asked about for it, with the error where there was one; ``unsaved``: what of that could
-    not be stored. ``since`` (``time.monotonic``): what was committed by then has to be in the answer.
+    not be stored. ``since`` (``time.monotonic``): what was committed by then has to be in the answer. ``now``: the
+    database's time of its last look. ``has_place``: it is counted already among those that wait for providers.
     """
 
     caller: Caller
@@ -103,10 +106,15 @@ class _Call:
     staleness_s: float
     deadline: Deadline
     turn: Turn
+    came_at: float
+    time_s: float
     since: float
+    has_place: bool = False
+    now: Instant = 0
     not_before: Instant | None = None
     asked: dict[Key, CalendarError | None] = field(default_factory=dict)
     unsaved: dict[Key, Unsaved] = field(default_factory=dict)
+    answer: BusyAnswer | None = None
 
     @property
     def full(self) -> bool:
@@ -142,6 +150,7 @@ class Availability:
         self._refresher = refresher
         self._snapshots = Snapshots(store, entries=cache_entries)
         self._kept = KeptAnswers()
+        self._questions: Questions[tuple[OrganizationId, BusyQuery], _Call] = Questions()
         self._call_s = call_s
         self._max_staleness_s = max_staleness_s
         self._unreadable_retry_s = unreadable_retry_s
@@ -161,22 +170,71 @@ class Availability:
         every calendar is read in full after the call arrived.
         """
         staleness_s = self._max_staleness_s if query.max_staleness_s is None else query.max_staleness_s
+        came_at, deadline = time.monotonic(), self.deadline(caller)
         with Turn() as turn:
-            call = _Call(caller, query, staleness_s, self.deadline(caller), turn, since=time.monotonic())
-            for _ in range(ROUNDS_MOST):
-                try:
-                    answer = self._round(call)
-                except Outdated:
-                    call.since = time.monotonic()
-                    continue
-                if answer is not None:
-                    return answer
+            call = _Call(caller, query, staleness_s, deadline, turn, came_at, deadline.remaining(), since=came_at)
+            # With a place of its own from the start: those who wait for it cannot take the last.
+            call.has_place = self._may_lack(call) and self._provider_calls.acquire(blocking=False)
+            if not call.has_place:
+                return self._answered(call)
+            try:
+                with self._questions.asked((caller.organization_id, query)) as (question, first):
+                    if first:
+                        question.found = call
+                        return self._answered(call, shares=True)
+                return self._shared(call, question) or self._answered(call)
+            finally:
+                self._provider_calls.release()
+
+    def _may_lack(self, call: _Call) -> bool:
+        """Whether providers will probably have to be asked: by what was last known, without a look."""
+        known = self._snapshots.last_known(call.caller.organization_id, call.query.target)
+        if known is None:
+            return True
+        group, now = known
+        not_before = now - round(call.staleness_s * SECOND)
+        return bool(_lacking(group.snapshots, call.query.window, not_before, False, {}))
+
+    def _shared(self, call: _Call, question: Question[_Call]) -> BusyAnswer | None:
+        """The answer that another finds to the same question; None when this call has to find its own."""
+        call.turn.wait(question.done, call.deadline.remaining())
+        other = question.found if question.done.landed else None
+        if other is None or other.since < call.came_at:
+            # What was committed before this call need not be in it.
+            return None
+        answer = other.answer
+        if answer is not None and answer.complete:
+            # By the time of that look, which was after this call came: more than was promised.
+            not_before = other.now - round(call.staleness_s * SECOND)
+            if all(each.as_of is not None and each.as_of >= not_before for each in answer.calendars):
+                self._count(answer, len(other.asked), other.now)
+                return answer
+        if other.time_s >= call.deadline.remaining() and other.came_at >= call.came_at - call.staleness_s:
+            # What could not be read for the other, with as much time, is not asked for again by each of those who waited.
+            call.asked |= {key: error for key, error in other.asked.items() if error is not None}
+        return None
+
+    def _answered(self, call: _Call, *, shares: bool = False) -> BusyAnswer:
+        """The answer that this call finds; others wait for it where it ``shares``."""
+        for _ in range(ROUNDS_MOST):
+            try:
+                answer = self._round(call)
+            except Outdated:
+                call.since = time.monotonic()
+                continue
+            if answer is not None:
+                if shares and answer.forms is None:
+                    # It will be given more than once.
+                    answer = dataclasses.replace(answer, forms={})
+                call.answer = answer
+                return answer
         raise StoreUnavailable("What is known of these calendars is changing all the time at this moment. Try again.")
 
     def _round(self, call: _Call) -> BusyAnswer | None:
         """The answer by what is known; None: providers were asked, look again. Raises ``Outdated``."""
         query = call.query
         group, now = self._snapshots.of(call.caller.organization_id, query.target, call.since, crowded=bool(call.asked))
+        call.now = now
         if call.unsaved:
             group = self._snapshots.with_unsaved(group, call.unsaved, now)
         if call.not_before is None:
@@ -263,7 +321,9 @@ class Availability:
             if (calendar_ids := tuple(each for each in lacking[connection.id] if asked[connection.id, each] is None))
         ]
         if needs:
-            outcome = self._waiting(needs, call.query.window, not_before, call.full, call.deadline, call.turn)
+            outcome = self._waiting(
+                needs, call.query.window, not_before, call.full, call.deadline, call.turn, has_place=call.has_place
+            )
             asked |= outcome.errors
             call.unsaved |= outcome.unsaved
             call.since = max(call.since, outcome.landed_at)
@@ -277,15 +337,18 @@ class Availability:
         full: bool,
         deadline: Deadline,
         turn: Turn | None = None,
+        *,
+        has_place: bool = False,
     ) -> Outcome:
-        if not self._provider_calls.acquire(blocking=False):
+        if not has_place and not self._provider_calls.acquire(blocking=False):
             raise LimitExceeded("Too many calls wait for providers at this moment. Try again.", retry_after_s=1)
         try:
             return self._refresher.refresh(
                 needs, window, not_before=not_before, full=full, deadline=deadline, turn=turn
             )
         finally:
-            self._provider_calls.release()
+            if not has_place:
+                self._provider_calls.release()
 
     def _answer(
         self,

@@ -1,7 +1,6 @@
 """Answers that are given again: the last ones that were plain and complete.
 
-Callers ask the same question again and again, and a hundred who have waited for one read ask it at once. While what is
-known of the calendars stays, its answer stays.
+Callers ask the same question again and again. While what is known of the calendars stays, its answer stays.
 """
 
 from __future__ import annotations

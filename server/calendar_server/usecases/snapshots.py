@@ -21,6 +21,7 @@ from calendar_server.core.availability import Ours, Overlay
 from calendar_server.core.intervals import merge
 from calendar_server.core.model import (
     DAY,
+    SECOND,
     BusyEvent,
     BusyState,
     CalendarId,
@@ -191,6 +192,15 @@ class Snapshots:
                 known.looked_at = began_at
                 return known.group, self._store.now()
         return self._looked_up_together(key, since)
+
+    def last_known(self, organization_id: OrganizationId, target: Target) -> tuple[Group, Instant] | None:
+        """What was last found for a target, and about what time it is now. Asks nobody: it may be outdated."""
+        known = self._targets.get((organization_id, target))
+        if known is None:
+            return None
+        if self._store.is_sqlite:
+            return known.group, self._store.now()
+        return known.group, known.now + round((time.monotonic() - known.looked_at) * SECOND)
 
     def connections(
         self, organization_id: OrganizationId, connection_ids: Sequence[ConnectionId], since: float
