@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +11,7 @@ from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     DAY,
     BlockReason,
+    BookingId,
     BusyEvent,
     CalendarRead,
     Connection,
@@ -20,7 +22,8 @@ from calendar_server.core.model import (
     UnreadableEvent,
 )
 from calendar_server.usecases.drift import Drifts
-from tests.usecases.conftest import HOUR, NOON, WORK, World, booking
+from calendar_server.usecases.refresh import Found
+from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking
 
 AT_NOON = Interval(NOON, NOON + HOUR)
 WINDOW = Interval(NOON - DAY, NOON + DAY)
@@ -40,7 +43,7 @@ class Shown:
     def learn(self, *events: BusyEvent, as_of: Instant | None = None, **more: object) -> None:
         read = CalendarRead(events, **more)  # type: ignore[arg-type]
         as_of = self.world.store.now() + 1 if as_of is None else as_of
-        Drifts(self.world.store).learn(self.connection, WORK, lambda: read, as_of, WINDOW)
+        Drifts(self.world.store).learn([Found(self.connection.id, WORK, lambda: read, as_of, WINDOW)])
 
     @property
     def told(self) -> tuple[EventState, Drift]:
@@ -143,3 +146,19 @@ def test_a_pending_revision_is_not_judged_by_what_the_last_one_left(shown: Shown
     shown.world.sync(booking(2, start=NOON + HOUR, end=NOON + 2 * HOUR), shown.connection)
     shown.learn(shown.event(NOON))
     assert shown.told == (EventState.PENDING, Drift.NONE)
+
+
+def test_reads_that_began_together_take_one_query(shown: Shown, statements: Callable[..., list[str]]) -> None:
+    world, other = shown.world, shown.world.connect("ben")
+    world.sync(booking(id=BookingId("c")), other)
+    world.push()
+    as_of = world.store.now() + 1
+    empty = CalendarRead((), event_ids=frozenset())
+    reads = [
+        Found(connection.id, calendar_id, lambda: empty, as_of, WINDOW)
+        for connection in (shown.connection, other)
+        for calendar_id in (WORK, HOME)
+    ]
+    sent = statements(lambda: Drifts(world.store).learn(reads))
+    assert sum("FROM outbox" in each for each in sent) == 1
+    assert world.states("b") == world.states("c") == [EventState.GONE]

@@ -170,7 +170,8 @@ def test_who_needs_no_provider_waits_for_nobody(crowd: Crowd) -> None:
     assert held.looked.wait(20)
     second = crowd.ask()
     until(lambda: second.done() or crowd.waiting > 0)
-    assert second.done() and not first.done()
+    assert second.done()
+    assert not first.done()
     held.go.set()
     assert first.result(20).complete
 

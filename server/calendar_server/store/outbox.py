@@ -16,6 +16,7 @@ Every change by a pusher is a compare-and-set on its token, so that one who slep
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -133,27 +134,32 @@ class Outbox:
         return found
 
     def standing(
-        self, connection_id: ConnectionId, calendar_id: CalendarId, *, ends_after: Instant, before: Instant
-    ) -> list[StandingRow]:
-        """The events of ours in a calendar that show the newest revision, written before ``before`` and not yet over."""
-        rows = self._database.fetch(
-            "SELECT o.id, o.event_id, o.pushed_revision, o.drift, b.starts_at, b.ends_at FROM outbox o "
-            "JOIN bookings b ON b.organization_id = o.organization_id AND b.id = o.booking_id "
-            "WHERE o.connection_id = ? AND o.state = 'synced' AND o.calendar_id = ? AND o.wanted = 'present' "
-            "AND o.wanted_revision = o.pushed_revision AND o.event_id <> '' AND o.pushed_at < ? AND b.ends_at > ? "
-            "ORDER BY o.id",
-            (connection_id, calendar_id, before, ends_after),
-        )
-        return [
-            StandingRow(
-                id=row[0],
-                event_id=EventId(row[1]),
-                pushed_revision=row[2],
-                interval=Interval(row[4], row[5]),
-                drift=Drift(row[3]),
+        self, connection_ids: Sequence[ConnectionId], *, ends_after: Instant, before: Instant
+    ) -> dict[tuple[ConnectionId, CalendarId], list[StandingRow]]:
+        """The events of ours that show the newest revision, written before ``before`` and not yet over, by calendar."""
+        found: dict[tuple[ConnectionId, CalendarId], list[StandingRow]] = defaultdict(list)
+        for chunk in chunks(connection_ids):
+            marks = ", ".join("?" * len(chunk))
+            rows = self._database.fetch(
+                "SELECT o.connection_id, o.calendar_id, o.id, o.event_id, o.pushed_revision, o.drift, "  # noqa: S608
+                "b.starts_at, b.ends_at "
+                "FROM outbox o JOIN bookings b ON b.organization_id = o.organization_id AND b.id = o.booking_id "
+                f"WHERE o.connection_id IN ({marks}) AND o.state = 'synced' AND o.wanted = 'present' "
+                "AND o.wanted_revision = o.pushed_revision AND o.event_id <> '' AND o.pushed_at < ? AND b.ends_at > ? "
+                "ORDER BY o.id",
+                (*chunk, before, ends_after),
             )
-            for row in rows
-        ]
+            for row in rows:
+                found[ConnectionId(row[0]), CalendarId(row[1])].append(
+                    StandingRow(
+                        id=row[2],
+                        event_id=EventId(row[3]),
+                        pushed_revision=row[4],
+                        interval=Interval(row[6], row[7]),
+                        drift=Drift(row[5]),
+                    )
+                )
+        return found
 
     def note_drift(self, row_id: str, *, pushed_revision: int, drift: Drift, before: Instant) -> bool:
         """Store what a read that began at ``before`` showed of an event.

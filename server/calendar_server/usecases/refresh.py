@@ -67,8 +67,20 @@ GRANT_S = 1.0
 BACKOFF_S, BACKOFF_MOST_S = 5.0, 600.0
 """Seconds before the worker tries a failing calendar again; doubled with each failure, up to the most."""
 
-Learn = Callable[[Connection, CalendarId, Callable[[], CalendarRead], Instant, Interval], None]
-"""Told of every read that went well: how to get it, the instant it began, and its window."""
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a read of ``window`` that began at ``as_of`` found. ``read`` unpacks it, for those who need it."""
+
+    connection_id: ConnectionId
+    calendar_id: CalendarId
+    read: Callable[[], CalendarRead]
+    as_of: Instant
+    window: Interval
+
+
+Learn = Callable[[Sequence[Found]], None]
+"""Told of the reads that went well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,15 +446,18 @@ class Refresher:
             _log.warning("reads_not_saved")
             for flight in landed:
                 flight.unsaved = _unsaved(flight, results[flight])
+        told: list[Found] = []
         for flight in landed:
-            if flight.need.connection.id not in live:
+            connection_id = flight.need.connection.id
+            if connection_id not in live:
                 flight.errors = dict.fromkeys(flight.need.calendar_ids, _disconnected())
                 continue
             for calendar_id, result in results[flight].items():
                 if isinstance(result, CalendarError) or flight.unsaved:
                     continue
                 if result.full or result.content is not None:
-                    self._learn(flight.need.connection, calendar_id, result.read, flight.began_at, result.window)
+                    told.append(Found(connection_id, calendar_id, result.read, flight.began_at, result.window))
+        self._learn(told)
 
     def _save(
         self,
