@@ -25,6 +25,7 @@ from calendar_server.core.model import EventId, Interval
 from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander import CHUNK_RESOURCES, Expander
+from calendar_server.providers.expander_child import LIGHT_MOST, TOGETHER_MOST, TOO_LONG
 from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot
 
 EVENT_S = 0.25
@@ -45,12 +46,12 @@ def meeting(day: int = 10) -> Resource:
     return resource(f"DTSTART:202603{day:02}T090000Z", "DURATION:PT1H")
 
 
-def slow() -> Resource:
+def slow(times: int = 40, rule: str = "RRULE") -> Resource:
     """Takes ten seconds of CPU time to read, a quarter for each of its series, and is like no other text."""
     months = "BYMONTH=1,2,3,4,5,6,7,8,9,10,11,12"
-    series = ["DTSTART:16000101T090000Z", "DURATION:PT1H", f"RRULE:FREQ=DAILY;{months};COUNT=99999999"]
+    series = ["DTSTART:16000101T090000Z", "DURATION:PT1H", f"{rule}:FREQ=DAILY;{months};COUNT=99999999"]
     lines = series
-    for number in range(40):
+    for number in range(times):
         lines = [*lines, "END:VEVENT", "BEGIN:VEVENT", f"UID:{number}-{next(_names)}", *series]
     return resource(*lines)
 
@@ -98,6 +99,21 @@ def test_a_child_reads_what_the_reader_reads(expander):
     assert sorted(found.events, key=repr) == sorted((event for one in each for event in one.events), key=repr)
     assert found.unreadable == each[3].unreadable
     assert found.event_ids is None
+
+
+@pytest.mark.parametrize("before", [0, 1, 12, TOGETHER_MOST])
+def test_a_slow_one_that_looks_light_is_named_and_those_read_with_it_stay_exact(expander, before):
+    def sly() -> Resource:
+        return slow(8, "rrule")
+
+    texts = [*(meeting() for _ in range(before)), sly(), sly(), *(meeting(11) for _ in range(12))]
+    assert all(len(text.text) < LIGHT_MOST for text in texts)
+    found = expander.expand(texts, READING, Deadline.after(20))
+    assert [event.event_id for event in found.unreadable] == [text.event_id for text in texts[before : before + 2]]
+    assert {problem.message for problem in found.unreadable} == {TOO_LONG}
+    assert sorted(event.event_id for event in found.events) == sorted(
+        text.event_id for text in texts[:before] + texts[before + 2 :]
+    )
 
 
 def test_events_come_by_start(expander):
