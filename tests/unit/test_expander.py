@@ -46,10 +46,10 @@ def meeting(day: int = 10) -> Resource:
     return resource(f"DTSTART:202603{day:02}T090000Z", "DURATION:PT1H")
 
 
-def slow(times: int = 40, rule: str = "RRULE") -> Resource:
+def slow(times: int = 40, rule: str = "RRULE", since: int = 1600) -> Resource:
     """Takes ten seconds of CPU time to read, a quarter for each of its series, and is like no other text."""
     months = "BYMONTH=1,2,3,4,5,6,7,8,9,10,11,12"
-    series = ["DTSTART:16000101T090000Z", "DURATION:PT1H", f"{rule}:FREQ=DAILY;{months};COUNT=99999999"]
+    series = [f"DTSTART:{since}0101T090000Z", "DURATION:PT1H", f"{rule}:FREQ=DAILY;{months};COUNT=99999999"]
     lines = series
     for number in range(times):
         lines = [*lines, "END:VEVENT", "BEGIN:VEVENT", f"UID:{number}-{next(_names)}", *series]
@@ -114,6 +114,14 @@ def test_a_slow_one_that_looks_light_is_named_and_those_read_with_it_stay_exact(
     assert sorted(event.event_id for event in found.events) == sorted(
         text.event_id for text in texts[:before] + texts[before + 2 :]
     )
+
+
+def test_those_that_are_read_together_have_their_time_each(expander):
+    # A fiftieth of a second each, more than one may take together.
+    texts = [slow(0, "rrule", 1990) for _ in range(TOGETHER_MOST)]
+    found = expander.expand(texts, READING, Deadline.after(20))
+    assert not found.unreadable
+    assert len(found.events) == 31 * TOGETHER_MOST
 
 
 def test_events_come_by_start(expander):

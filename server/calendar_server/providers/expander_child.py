@@ -247,23 +247,21 @@ def read_some(
     zone = NotedZone(zone_of(floating))
     results: list[ResourceBusy | None] = []
 
-    def read(count: int) -> bool:
-        for each in resources[len(results) : len(results) + count]:
+    progress = _guard.progress
+
+    def read(some: Sequence[Resource]) -> bool:
+        for each in some:
             progress.value = len(results)
             results.append(read_resource(each, reading, zone, limit=OCCURRENCES_MAX))
         return True
 
-    progress, alone = _guard.progress, -1
     while len(results) < len(resources):
         at = len(results)
-        together = 1 if at == alone else _together(resources, at)
-        if _guard.run(partial(read, together)) is None:
-            if together > 1:
-                # The time of all was over at the one that is next, which had only what the others left of it.
-                alone = len(results)
-            elif len(results) == at:
-                results.append(None)
-        if results and time.process_time() - began > slice_s:
+        together = resources[at : at + _together(resources, at)]
+        # When the time is over, the one that it was at had all of it if it was the first, and else is the first now.
+        if _guard.run(partial(read, together)) is None and len(results) == at:
+            results.append(None)
+        if time.process_time() - began > slice_s:
             break
     progress.value = -1
     return Some(results, floating, votes, zone.used or None in results)
