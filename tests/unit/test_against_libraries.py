@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from calendar_server.core.busy import Reading, Resource, read_resource
 from calendar_server.core.intervals import from_datetime, to_datetime
-from calendar_server.core.model import DAY, EventId, Interval
-from tests.unit.test_busy import BEGINNING, series, year_from
+from calendar_server.core.model import DAY, SECOND, EventId, Instant, Interval
+from tests.unit.test_busy import BEGINNING, calendar, event, series, year_from
 
 LIMIT = 50_000
 
@@ -34,21 +34,32 @@ def theirs(text: str, window: Interval, zone: ZoneInfo) -> set[Interval]:
     for occurrence in found:
         if str(occurrence.get("STATUS", "")) == "CANCELLED":
             continue
-        times = (occurrence["DTSTART"].dt, occurrence["DTEND"].dt)
-        start, end = (
-            from_datetime(
-                (one if isinstance(one, datetime) else datetime(one.year, one.month, one.day, tzinfo=zone)).astimezone(
-                    UTC
-                )
-            )
-            for one in times
-        )
-        told.add(Interval(start, end))
+        start, end = occurrence["DTSTART"].dt, occurrence["DTEND"].dt
+        if isinstance(start, datetime):
+            # The library adds the length by the clock on the wall. What is told in hours is exact (RFC 5545 section 3.3.6).
+            length = end.replace(tzinfo=None) - start.replace(tzinfo=None)
+            told.add(Interval(instant(start), instant(start.astimezone(UTC) + length)))
+        else:
+            told.add(Interval(*(instant(datetime(one.year, one.month, one.day, tzinfo=zone)) for one in (start, end))))
     return told
+
+
+def instant(moment: datetime) -> Instant:
+    return from_datetime(moment.astimezone(UTC))
 
 
 def touching(found: set[Interval], window: Interval) -> set[Interval]:
     return {one for one in found if one.start < window.end and window.start < one.end}
+
+
+def test_the_second_implementation_is_told_what_hours_are():
+    """Over a change of clocks, too, which random windows seldom hit: from half past midnight to the change itself."""
+    times = ["DTSTART;TZID=Australia/Lord_Howe:20260404T003000", "DURATION:PT90M", "RRULE:FREQ=DAILY;COUNT=3"]
+    text, zone = calendar(event(*times)), ZoneInfo("Australia/Lord_Howe")
+    window = Interval(*(from_datetime(datetime(2026, 4, day, tzinfo=UTC)) for day in (1, 10)))
+    found = read_resource(Resource(EventId("e"), text), Reading(window), zone.key, limit=LIMIT)
+    assert {Interval(one.start, one.end) for one in found.events} == theirs(text, window, zone)
+    assert {one.end - one.start for one in found.events} == {90 * 60 * SECOND}
 
 
 @given(st.lists(series(), min_size=1, max_size=3), st.integers(0, 300), st.integers(1, 60))
