@@ -26,11 +26,12 @@ NOON_TO_ONE = Interval(NOON, NOON + HOUR)
 
 @dataclass
 class Crowd:
-    """Callers who ask about one connection, whose provider answers when it is let go."""
+    """Callers who ask about one connection, whose provider answers when it is let go, and others, where it does at once."""
 
     world: World
     connection: Connection
     threads: ThreadPoolExecutor
+    others: tuple[Connection, ...] = ()
     reads: list[CalendarId] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
     fails: Callable[[], Exception | None] = lambda: None
@@ -52,7 +53,7 @@ class Crowd:
 
     def _read(self, link: Link, calendar_id: CalendarId, window: Interval) -> None:
         self.reads.append(calendar_id)
-        assert self.go.wait(20)
+        assert link.connection.id != self.connection.id or self.go.wait(20)
         if (error := self.fails()) is not None:
             raise error
 
@@ -61,7 +62,7 @@ class Crowd:
         who = caller or self.world.caller
         if seconds is not None:
             who = Caller(who.organization_id, Deadline.after(seconds))
-        query = BusyQuery(Target((self.connection.id,)), NOON_TO_ONE, **more)  # type: ignore[arg-type]
+        query = BusyQuery(Target((self.connection.id, *(each.id for each in self.others))), NOON_TO_ONE, **more)  # type: ignore[arg-type]
         return self.threads.submit(self.availability.get_busy, who, query)
 
     def until_reading(self, number: int = 2) -> None:
@@ -244,6 +245,22 @@ def test_a_failure_that_began_too_early_for_a_call_is_not_its_own(crowd: Crowd) 
     crowd.go.set()
     assert isinstance(first.exception(20), BusyUnknown)
     assert late.result(20).complete
+
+
+def test_a_failure_that_was_known_when_a_call_came_is_not_its_own(world: World, threads: ThreadPoolExecutor) -> None:
+    """Its account may have been connected again before the call."""
+    crowd = Crowd(world, world.connect("slow"), threads, (world.connect("failing"),))
+    failures = iter([ProviderUnavailable("down")] * 2)
+    crowd.fails = lambda: next(failures, None)
+    first = crowd.ask()
+    crowd.until_reading(4)
+    until(lambda: list(crowd.refresher._flights) == [crowd.connection.id])
+    late = crowd.ask()
+    crowd.until_waiting(1)
+    crowd.go.set()
+    assert isinstance(first.exception(20), BusyUnknown)
+    assert late.result(20).complete
+    crowd.close()
 
 
 def test_what_was_fresh_enough_for_the_first_only_is_read_again(crowd: Crowd) -> None:

@@ -96,9 +96,10 @@ Reads = Mapping[Key, Seen | CalendarError]
 class _Call:
     """One call on its way to an answer: it came at ``came_at`` (``time.monotonic``) and had ``time_s`` seconds.
 
-    ``asked``: what providers were asked about for it, with the error where there was one; ``unsaved``: what of that could
-    not be stored. ``since`` (``time.monotonic``): what was committed by then has to be in the answer. ``now``: the
-    database's time of its last look. ``has_place``: it is counted already among those that wait for providers.
+    ``asked``: what providers were asked about for it, with the error where there was one; ``failed_at``: when it was known
+    where it came of a read; ``unsaved``: what could not be stored. ``since`` (``time.monotonic``): what was committed by
+    then has to be in the answer. ``now``: the database's time of its last look. ``has_place``: it is counted already among
+    those that wait for providers.
     """
 
     caller: Caller
@@ -113,6 +114,7 @@ class _Call:
     now: Instant = 0
     not_before: Instant | None = None
     asked: dict[Key, CalendarError | None] = field(default_factory=dict)
+    failed_at: dict[Key, float] = field(default_factory=dict)
     unsaved: dict[Key, Unsaved] = field(default_factory=dict)
     answer: BusyAnswer | None = None
 
@@ -211,7 +213,8 @@ class Availability:
                 return answer
         if other.time_s >= call.deadline.remaining() and other.came_at >= call.came_at - call.staleness_s:
             # What could not be read for the other, with as much time, is not asked for again by each of those who waited.
-            call.asked |= {key: error for key, error in other.asked.items() if error is not None}
+            failed_at = other.failed_at
+            call.asked |= {key: other.asked[key] for key in failed_at if failed_at[key] >= call.came_at}
         return None
 
     def _answered(self, call: _Call, *, shares: bool = False) -> BusyAnswer:
@@ -325,6 +328,7 @@ class Availability:
                 needs, call.query.window, not_before, call.full, call.deadline, call.turn, has_place=call.has_place
             )
             asked |= outcome.errors
+            call.failed_at |= outcome.failed_at
             call.unsaved |= outcome.unsaved
             call.since = max(call.since, outcome.landed_at)
         call.asked |= asked

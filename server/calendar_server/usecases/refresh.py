@@ -103,10 +103,12 @@ class Unsaved:
 class Outcome:
     """What a refresh came to: the calendars that could not be read, and those whose reads could not be stored.
 
-    ``landed_at`` (``time.monotonic``): all others were stored by then.
+    ``landed_at`` (``time.monotonic``): all others were stored by then. ``failed_at``: when it was known of those that a
+    read ended for in failure.
     """
 
     errors: dict[Key, CalendarError] = field(default_factory=dict)
+    failed_at: dict[Key, float] = field(default_factory=dict)
     unsaved: dict[Key, Unsaved] = field(default_factory=dict)
     landed_at: float = 0.0
 
@@ -284,6 +286,7 @@ class Refresher:
             wanted_keys = {key for need in needs for key in _keys(need)}
             return Outcome(
                 {key: error for key, error in errors.items() if key in wanted_keys},
+                {key: at for key, at in outcome.failed_at.items() if key in wanted_keys},
                 {key: unsaved for key, unsaved in outcome.unsaved.items() if key in wanted_keys},
                 landed_at,
             )
@@ -577,6 +580,7 @@ def _outcome(future: Future[_Result]) -> _Result | CalendarError:
 def _gather(flight: _Flight, outcome: Outcome) -> None:
     connection_id = flight.need.connection.id
     outcome.errors.update({(connection_id, each): error for each, error in flight.errors.items()})
+    outcome.failed_at.update({(connection_id, each): flight.landed_at for each in flight.errors})
     outcome.unsaved.update({(connection_id, each): unsaved for each, unsaved in flight.unsaved.items()})
 
 
