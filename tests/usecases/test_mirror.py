@@ -524,6 +524,14 @@ class TestSharing:
         assert begun == [WORK, WORK]
         refresher.close()
 
+    def test_whoever_has_no_time_left_begins_nothing(self, world: World) -> None:
+        connection, begun = world.connect(), []
+        refresher, ask = reading(world, Slow(lambda link, calendar_id, window: begun.append(calendar_id)))
+        assert ask([Need(connection, (WORK,))], world.store.now(), seconds=0).errors
+        assert begun == []
+        assert rows(world, connection) == {}
+        refresher.close()
+
     def test_whoever_has_to_read_more_holds_up_none_of_those_who_waited_with_it(self, world: World) -> None:
         anna, ben = (Need(world.connect(name), (WORK,)) for name in ("anna", "ben"))
         wide = Interval(NOON_TO_ONE.start, NOON + 1000 * DAY)

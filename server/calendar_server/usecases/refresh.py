@@ -248,7 +248,10 @@ class Refresher:
                 with self._lock:
                     for need in left:
                         flight = self._flights.get(need.connection.id)
-                        if flight is None:
+                        if flight is None and deadline.remaining() <= 0:
+                            # Nothing is begun that cannot end well: it would count as its provider's failure.
+                            errors.update(dict.fromkeys(_keys(need), _too_long()))
+                        elif flight is None:
                             wide = _union(self.horizon(need.connection.id, now), window)
                             flight = _Flight(need, now, not_before, window, wide, full, deadline, deadline.remaining())
                             self._flights[need.connection.id] = flight
