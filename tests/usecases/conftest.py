@@ -28,6 +28,7 @@ from calendar_server.core.model import (
 )
 from calendar_server.core.model import BlockReason as Reason
 from calendar_server.errors import ProviderRefused
+from calendar_server.metrics import Metrics
 from calendar_server.providers.base import Account, Deadline, Link, Provider, Secret
 from calendar_server.providers.memory import MemoryProvider
 from calendar_server.store.store import Store
@@ -199,6 +200,8 @@ def build_availability(
     read_threads: int = 8,
     reconcile_s: float = 3600,
     cache_entries: int = 100,
+    provider_calls: int = 112,
+    metrics: Metrics | None = None,
 ) -> tuple[Availability, Refresher]:
     """Both over this store. Closed in this order."""
     refresher = Refresher(
@@ -211,7 +214,14 @@ def build_availability(
         learn=Drifts(store).learn,
     )
     availability = Availability(
-        store, refresher, call_s=call_s, max_staleness_s=60, unreadable_retry_s=60, cache_entries=cache_entries
+        store,
+        refresher,
+        call_s=call_s,
+        max_staleness_s=60,
+        unreadable_retry_s=60,
+        cache_entries=cache_entries,
+        provider_calls=provider_calls,
+        metrics=metrics,
     )
     return availability, refresher
 

@@ -12,12 +12,12 @@ import pytest
 
 from calendar_server.core.model import BusyView, CalendarId, Connection, Interval, ProviderName
 from calendar_server.errors import LimitExceeded, NotFound, ProviderUnavailable
+from calendar_server.metrics import BUSY_ANSWERS, Measure, Metrics
 from calendar_server.providers.base import Deadline, Link
 from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, Target
 from calendar_server.usecases.grants import Grants
-from calendar_server.usecases.kept_answers import KeptAnswers
 from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, build_availability
 from tests.usecases.test_mirror import Slow, make_older, until
 
@@ -36,6 +36,8 @@ class Crowd:
     go: threading.Event = field(default_factory=threading.Event)
     fails: Callable[[], Exception | None] = lambda: None
     cache_entries: int = 100
+    provider_calls: int = 112
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.availability, self.refresher = build_availability(
@@ -43,6 +45,8 @@ class Crowd:
             Grants(self.world.store, VAULT, {}),
             {ProviderName.CALDAV: Slow(self._read)},
             cache_entries=self.cache_entries,
+            provider_calls=self.provider_calls,
+            metrics=self.metrics,
         )
 
     def close(self) -> None:
@@ -62,7 +66,9 @@ class Crowd:
         who = caller or self.world.caller
         if seconds is not None:
             who = Caller(who.organization_id, Deadline.after(seconds))
-        query = BusyQuery(Target((self.connection.id, *(each.id for each in self.others))), NOON_TO_ONE, **more)  # type: ignore[arg-type]
+        target = Target((self.connection.id, *(each.id for each in self.others)))
+        # What more a query has is of many types, and each test names what it wants of it.
+        query = BusyQuery(target, NOON_TO_ONE, **more)  # type: ignore[arg-type]
         return self.threads.submit(self.availability.get_busy, who, query)
 
     def until_reading(self, number: int = 2) -> None:
@@ -110,7 +116,7 @@ def test_all_get_what_the_first_finds(crowd: Crowd, statements: Callable[..., li
     # Its bytes are made once.
     assert first.result().forms is not None
     assert sorted(crowd.reads) == [HOME, WORK]
-    counted = crowd.availability._metrics.text().decode()
+    counted = crowd.metrics.text().decode()
     assert f'calendar_busy_answers_total{{process="server",state="fresh"}} {2 * 13}' in counted
 
 
@@ -131,29 +137,29 @@ def test_another_organization_asks_a_question_of_its_own(crowd: Crowd) -> None:
     assert first.result(20).complete
 
 
-class HeldAnswers(KeptAnswers):
-    """Stops the first who has looked, and not answered yet, until it is let go."""
+class Held(Metrics):
+    """Stops whoever has made an answer, and not given it yet, until it is let go: one, the first once it is ``armed``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, armed: bool = True) -> None:
         super().__init__()
-        self.looked, self.go = threading.Event(), threading.Event()
+        self.armed = armed
+        self.made, self.go = threading.Event(), threading.Event()
 
-    def get(self, *arguments: object) -> BusyAnswer | None:
-        found = super().get(*arguments)  # type: ignore[arg-type]
-        if not self.looked.is_set():
-            self.looked.set()
+    def count(self, measure: Measure, *words: str, by: float = 1) -> None:
+        if measure is BUSY_ANSWERS and self.armed and not self.made.is_set():
+            self.made.set()
             assert self.go.wait(20)
-        return found
+        super().count(measure, *words, by=by)
 
 
 def test_what_was_committed_before_a_call_is_in_its_answer(world: World, threads: ThreadPoolExecutor) -> None:
     """Also where it comes when the first has read everything and looked at what is committed, and not answered yet."""
     # Without a memory, what was just read is not known to suffice: the second waits for the first.
-    crowd = Crowd(world, world.connect(), threads, cache_entries=0)
-    crowd.availability._kept = held = HeldAnswers()
+    held = Held()
+    crowd = Crowd(world, world.connect(), threads, cache_entries=0, metrics=held)
     crowd.go.set()
     first = crowd.ask()
-    assert held.looked.wait(20)
+    assert held.made.wait(20)
     world.sync(booking(), crowd.connection)
     other = crowd.ask()
     crowd.until_waiting(1)
@@ -163,18 +169,21 @@ def test_what_was_committed_before_a_call_is_in_its_answer(world: World, threads
     crowd.close()
 
 
-def test_who_needs_no_provider_waits_for_nobody(crowd: Crowd) -> None:
+def test_who_needs_no_provider_waits_for_nobody(world: World, threads: ThreadPoolExecutor) -> None:
+    held = Held(armed=False)
+    crowd = Crowd(world, world.connect(), threads, metrics=held)
     crowd.go.set()
     crowd.ask().result(20)
-    crowd.availability._kept = held = HeldAnswers()
+    held.armed = True
     first = crowd.ask()
-    assert held.looked.wait(20)
+    assert held.made.wait(20)
     second = crowd.ask()
     until(lambda: second.done() or crowd.waiting > 0)
     assert second.done()
     assert not first.done()
     held.go.set()
     assert first.result(20).complete
+    crowd.close()
 
 
 def test_a_failure_is_shared_and_the_provider_not_asked_again(crowd: Crowd) -> None:
@@ -297,8 +306,10 @@ def test_who_waits_ends_by_its_own_deadline(crowd: Crowd) -> None:
     assert not first.done()
 
 
-def test_those_who_wait_are_counted_among_the_calls_that_wait_for_providers(crowd: Crowd) -> None:
-    crowd.availability._provider_calls = threading.BoundedSemaphore(2)
+def test_those_who_wait_are_counted_among_the_calls_that_wait_for_providers(
+    world: World, threads: ThreadPoolExecutor
+) -> None:
+    crowd = Crowd(world, world.connect(), threads, provider_calls=2)
     waiting = [crowd.ask()]
     crowd.until_reading()
     waiting.append(crowd.ask())
@@ -309,6 +320,7 @@ def test_those_who_wait_are_counted_among_the_calls_that_wait_for_providers(crow
     assert all(each.result(20).complete for each in waiting)
     make_older(crowd.world, crowd.connection, 100)
     assert crowd.ask().result(20).complete
+    crowd.close()
 
 
 def as_of(answer: BusyAnswer, calendar_id: CalendarId) -> int:
