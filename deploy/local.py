@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,8 +25,40 @@ PORTS = range(20_000, 32_768)
 TRIES = 100
 
 
+class _Given:
+    """Which ports were given, to anybody of this machine: each is a locked byte of one file, for the life of its process.
+
+    Between being given and being listened on lies the start of a server, seconds in which nobody else sees that the port has
+    an owner; and a server that starts again wants the port that it had.
+    """
+
+    def __init__(self) -> None:
+        self._own: set[int] = set()
+        self._lock = threading.Lock()
+        self._file: int | None = None
+
+    def takes(self, port: int) -> bool:
+        """Take this port, if neither this process nor another has it."""
+        with self._lock:
+            if port in self._own:
+                return False
+            if self._file is None:
+                # One file for each user: nobody else could write it.
+                path = Path(tempfile.gettempdir()) / f"calendar-ports-{os.getuid()}"
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            except OSError:
+                return False
+            self._own.add(port)
+            return True
+
+
+_GIVEN = _Given()
+
+
 def free_port(ports: range = PORTS) -> int:
-    """A port of the loopback interface that nobody listens on at this moment.
+    """A port of the loopback interface that nobody listens on, and that nobody else is given while this process lives.
 
     None of those that the system hands out by itself (RFC 6056: 49152 and above; Linux: 32768 and above): one of them may go
     to any connection while whoever was given it has not started yet, or starts again. Raises ``OSError`` if ``TRIES``
@@ -34,7 +69,8 @@ def free_port(ports: range = PORTS) -> int:
     for _ in range(TRIES):
         port = chance.choice(ports)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+            if _GIVEN.takes(port):
+                return port
     raise OSError(f"{TRIES} of the ports {ports.start} to {ports.stop - 1} of 127.0.0.1 were tried and all were taken")
 
 
