@@ -116,6 +116,7 @@ def test_an_event_behind_the_calendar_is_damage():
 
 def test_a_long_text_of_line_ends_is_read_in_no_time():
     assert parse("BEGIN:VCALENDAR" + "\r" * 3_000_000 + "END:VCALENDAR").damage == ""
+    assert parse("BEGIN:VCALENDAR" + "\n" * 3_000_000 + " \nEND:VCALENDAR").damage == ""
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ A property that stands there twice frees only if all of its values do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from calendar_server.core.ical import Component, Property
@@ -77,11 +78,16 @@ def _answers(event: Component, addresses: frozenset[str]) -> set[str]:
     """What the owner answered. One that stands there under several addresses may have given several answers."""
     if not addresses or "ATTENDEE" not in event.properties:
         return set()
-    owner = {plain_address(address) for address in addresses}
+    owner = _plain_addresses(addresses)
     return {line.parameter("PARTSTAT").upper() or "NEEDS-ACTION" for line in event.all("ATTENDEE") if _is(line, owner)}
 
 
-def _is(attendee: Property, owner: set[str]) -> bool:
+@lru_cache(maxsize=16)
+def _plain_addresses(addresses: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(plain_address, addresses))
+
+
+def _is(attendee: Property, owner: frozenset[str]) -> bool:
     if plain_address(attendee.value) in owner:
         return True
     # RFC 7986 section 6.2: the address to reach an attendee at, where the value is an opaque URI.

@@ -124,10 +124,21 @@ def read_event(component: Component, standing: Standing, context: Context) -> Ev
 
 
 def _start(component: Component) -> Moment:
-    starts = {moment(line.value, line.parameter("TZID")) for line in component.all("DTSTART")}
-    if len(starts) != 1:
-        raise BadValue("there are several" if starts else "there is none")
-    return starts.pop()
+    start = _moment(component, "DTSTART")
+    if start is None:
+        raise BadValue("there is none")
+    return start
+
+
+def _moment(component: Component, name: str) -> Moment | None:
+    """The one date or time of that name, however often it is told; None without any. Raises ``BadValue``."""
+    lines = component.all(name)
+    if not lines:
+        return None
+    told = moment(lines[0].value, lines[0].parameter("TZID"))
+    if len(lines) > 1 and any(moment(line.value, line.parameter("TZID")) != told for line in lines[1:]):
+        raise BadValue("there are several")
+    return told
 
 
 def _travel(component: Component) -> Instant:
@@ -147,17 +158,14 @@ def _length(
     DTEND makes an exact length, DURATION a nominal one (RFC 5545 section 3.8.5.3). Both together are forbidden: DTEND
     counts, unless there are several, or it cannot be read.
     """
-    ends = {moment(line.value, line.parameter("TZID")) for line in component.all("DTEND")}
-    if len(ends) > 1:
-        raise BadValue("there are several")
-    if not ends:
+    end = _moment(component, "DTEND")
+    if end is None:
         durations = {length(line.value) for line in component.all("DURATION")}
         if len(durations) > 1:
             raise BadValue("there are several durations")
         shortest = Length(days=1) if start.is_date else Length()
         span = durations.pop() if durations else shortest
         return _whole_day(span) if start.is_date else span, zone is not None
-    end = ends.pop()
     if start.is_date and end.is_date:
         return _whole_day(Length(days=(end.local - start.local).days)), True
     # A date as the end of an event that starts at a time is forbidden; its midnight is taken where the start is.

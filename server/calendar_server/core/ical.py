@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -47,12 +47,12 @@ _READ_INSIDE = frozenset({"VCALENDAR", "VEVENT", "VTIMEZONE", "STANDARD", "DAYLI
 """Of other components (alarms above all) nothing is kept: an alarm's DURATION is not its event's."""
 
 _LINE = re.compile(
-    r"\n([^\S\n]*+(?:(?ai:(?:[a-z0-9_-]++\.)?(BEGIN|END|" + "|".join(sorted(_KEPT)) + r"))[^\S\n]*[;:]"
+    r"\n([^\S\n]*+(?:(?:[A-Za-z0-9_-]++\.)?+((?ai:BEGIN|END|" + "|".join(sorted(_KEPT)) + r"))[^\S\n]*[;:]"
     r"|(?:DTSTART|DTEND|RRULE|RDATE|RECURRENCE-ID)(?![A-Za-z0-9-]|[^\S\n]*[;:]))([^\n]*))"
 )
 """A content line that is kept, after the end of the one before; or, without a name, one that lacks its value and should
 not. It begins with a letter that is always the same, which is what makes the search fast."""
-_FOLD = re.compile(r"\n+[ \t]")
+_FOLD = re.compile(r"(?<!\n)\n++[ \t]")
 _VALUE_IN_HEAD = re.compile(r":[^\S\n]*\d{8}", re.ASCII)
 _QUOTED_HEAD = re.compile(r'((?:"[^"]*"|[^":])*):')
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9-]+)\s*=((?:"[^"]*"|[^;"])*)')
@@ -81,7 +81,7 @@ class Property(NamedTuple):
 
     def parameter(self, name: str) -> str:
         """The parameter's value without quotes; empty when it is absent. Names have no case."""
-        if ";" not in self.head:
+        if name not in self.head.upper():
             return ""
         # Most events of a calendar write the same few zones.
         return _known_parameter(self.head, name) if len(self.head) < 100 else _parameter(self.head, name)
@@ -142,7 +142,9 @@ def unfolded(text: str) -> str:
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _FOLD.sub("", text) if "\n " in text or "\n\t" in text else text
+    if "\n\n" in text:
+        return _FOLD.sub("", text)
+    return text.replace("\n ", "").replace("\n\t", "")
 
 
 def parse(text: str) -> Document:
@@ -187,6 +189,18 @@ def _zone(text: str) -> Component | None:
     return calendar.components[0] if whole and not calendar.components[0].damage else None
 
 
+def _lines(text: str, at: int, end: int) -> Iterable[tuple[str, str, str]]:
+    """The lines that are kept of a part of the text, and their names and rests, empty for one that lacks its value."""
+    if min(end, len(text)) - at <= _PIECE:
+        # All at once, in four fifths of the time.
+        return _LINE.findall(text, at, end)
+    return ((line, name, rest) for line, name, rest in (found.groups("") for found in _LINE.finditer(text, at, end)))
+
+
+_PIECE = 64 * 1024
+"""Characters of which all lines may be held at once."""
+
+
 class _Reader:
     """Puts lines together to components."""
 
@@ -206,12 +220,7 @@ class _Reader:
         """Read the lines of a part of the text, each of them after its ``\\n``."""
         stack = self.stack
         kept = stack[-1].properties if stack and stack[-1].name in _READ_INSIDE else None
-        for match in _LINE.finditer(text, at, end):
-            line, found, rest = match.groups()
-            if found is None:
-                if stack:
-                    stack[-1].damage = "a line without a value"
-                continue
+        for line, found, rest in _lines(text, at, end):
             name = found.upper()
             if name == "BEGIN" or name == "END":
                 if name == "BEGIN":
@@ -219,6 +228,9 @@ class _Reader:
                 else:
                     self.damage = _end(rest.strip().upper(), stack) or self.damage
                 kept = stack[-1].properties if stack and stack[-1].name in _READ_INSIDE else None
+            elif not name:
+                if stack:
+                    stack[-1].damage = "a line without a value"
             elif kept is not None:
                 same = kept.get(name)
                 if same is None:

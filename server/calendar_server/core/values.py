@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from calendar_server.core.ical import Property
 
+_USUAL = re.compile(r"\d{8}T\d{4}[0-5]\d(Z?)", re.ASCII)
+"""Most dates with times: what ``_MOMENT`` reads as well, in a third more time."""
 _MOMENT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:[Tt](\d{2})(\d{2})(\d{2})([Zz]?))?", re.ASCII)
 _DURATION = re.compile(
     r"([+-]?)P(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?", re.ASCII | re.I
@@ -59,16 +63,15 @@ def moment(text: str, tzid: str = "") -> Moment:
 
     The form decides, not VALUE: both ``VALUE=DATE`` with a time and dates without ``VALUE=DATE`` are met in the field.
     """
-    text = text.strip()
-    match = _MOMENT.fullmatch(text)
-    if match is None:
-        raise BadValue("a date or time cannot be read")
-    if match[6] is not None and match[6] < "60":
+    if _USUAL.fullmatch(text):
         try:
             usual = datetime.fromisoformat(text[:15])
         except ValueError:
             raise BadValue("a date or time does not exist") from None
-        return Moment(usual, is_utc=True) if match[7] else Moment(usual, tzid=tzid)
+        return _tuple(Moment, (usual, False, True, "") if len(text) > 15 else (usual, False, False, tzid))
+    match = _MOMENT.fullmatch(text.strip())
+    if match is None:
+        raise BadValue("a date or time cannot be read")
     year, month, day, hour, minute, second, utc = match.groups()
     try:
         if hour is None:
@@ -82,8 +85,17 @@ def moment(text: str, tzid: str = "") -> Moment:
     return Moment(local, is_utc=True) if utc else Moment(local, tzid=tzid)
 
 
+_tuple: Callable[[type[Moment], tuple[datetime, bool, bool, str]], Moment] = tuple.__new__
+"""Makes a moment in half the time that its own way takes."""
+
+
 def length(text: str) -> Length:
     """Read a DURATION; it may be negative. Raises ``BadValue``."""
+    # Most events of a calendar take one of a few.
+    return _known_length(text) if len(text) < 40 else _length(text)
+
+
+def _length(text: str) -> Length:
     stripped = text.strip()
     match = _DURATION.fullmatch(stripped)
     if match is None or stripped[-1:] in "PpTt":
@@ -91,6 +103,9 @@ def length(text: str) -> Length:
     weeks, days, hours, minutes, seconds = (int(group or 0) for group in match.groups()[1:])
     sign = -1 if match[1] == "-" else 1
     return Length(sign * (weeks * 7 + days), sign * (hours * 3600 + minutes * 60 + seconds))
+
+
+_known_length = lru_cache(maxsize=256)(_length)
 
 
 def moments(line: Property) -> list[Moment]:
