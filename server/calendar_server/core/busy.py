@@ -257,18 +257,25 @@ class _Report:
 
 def _by_uid(calendars: Iterable[Component], addresses: frozenset[str]) -> Iterable[list[_Piece]]:
     """The events, those of one series together. Events without UID belong together only if that is one series."""
-    groups: dict[str, list[_Piece]] = {}
+    events: list[_Piece] = []
     for calendar in calendars:
-        cancelled = calendar.text("METHOD").upper() == "CANCEL"
+        cancelled = "METHOD" in calendar.properties and calendar.text("METHOD").upper() == "CANCEL"
         for component in calendar.components:
             if component.name == "VEVENT":
-                piece = _Piece(component, judge(component, addresses, cancelled=cancelled))
-                groups.setdefault(component.text("UID"), []).append(piece)
+                events.append(_Piece(component, judge(component, addresses, cancelled=cancelled)))
+    if len(events) < 2:
+        # One text holds one event, as a rule (RFC 4791 section 4.1).
+        return [events] if events else []
+    groups: dict[str, list[_Piece]] = {}
+    for piece in events:
+        groups.setdefault(piece.component.text("UID"), []).append(piece)
+    apart: list[list[_Piece]] = []
     for uid, pieces in groups.items():
         if not uid and sum("RECURRENCE-ID" not in piece.component.properties for piece in pieces) > 1:
-            yield from ([piece] for piece in pieces)
+            apart += ([piece] for piece in pieces)
         else:
-            yield pieces
+            apart.append(pieces)
+    return apart
 
 
 def _newest(pieces: list[_Piece]) -> list[_Piece]:

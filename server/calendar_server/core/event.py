@@ -74,26 +74,23 @@ class Event(NamedTuple):
     start: Moment
     zone: Zone
     length: Length
-    travel: Instant = 0
-    certain: bool = True
-    begins: Instant = 0
-    """When the first occurrence starts."""
+    travel: Instant
+    certain: bool
+    first: Interval
+    """The first occurrence."""
 
     @property
     def all_day(self) -> bool:
         return self.start.is_date
 
-    @property
-    def first(self) -> Interval:
-        """The first occurrence."""
-        return Interval(self.begins, self.end(self.begins, self.start.local))
-
     def end(self, start: Instant, local: datetime) -> Instant:
         """When an occurrence ends that starts at ``start``, which is ``local`` on the wall. Raises ``OverflowError``."""
-        base = start
-        if self.length.days:
-            base = self.zone.instant(local + timedelta(days=self.length.days))
-        return base + self.length.seconds * SECOND
+        return _end(start, local, self.length, self.zone)
+
+
+def _end(start: Instant, local: datetime, span: Length, zone: Zone) -> Instant:
+    base = zone.instant(local + timedelta(days=span.days)) if span.days else start
+    return base + span.seconds * SECOND
 
 
 def read_event(component: Component, standing: Standing, context: Context) -> Event:
@@ -111,8 +108,7 @@ def read_event(component: Component, standing: Standing, context: Context) -> Ev
     earliest = None if "RDATE" in component.properties else begin - travel - (0 if zone else EAST)
     try:
         span, certain = _length(component, start, zone, begin, context)
-        event = Event(standing, start, zone or UTC_ZONE, span, travel, certain, begin)
-        first = event.first
+        first = Interval(begin, _end(begin, start.local, span, zone or UTC_ZONE))
     except (BadValue, OverflowError) as error:
         raise Unreadable(f"The event's end cannot be read: {error}.", earliest) from error
     if first.end < first.start:
@@ -120,7 +116,7 @@ def read_event(component: Component, standing: Standing, context: Context) -> Ev
         if earliest is not None:
             earliest = first.end - travel - slack_before
         raise Unreadable("The event ends before it starts.", earliest, None if repeats else begin + slack_after)
-    return event
+    return Event(standing, start, zone or UTC_ZONE, span, travel, certain, first)
 
 
 def _start(component: Component) -> Moment:

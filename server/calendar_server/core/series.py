@@ -221,7 +221,7 @@ def _often(
             raise TooMuchWork(f"it happens more than {context.limit} times")
     except (TooMuchWork, OverflowError) as error:
         raise _too_much(event, component, str(error)) from error
-    first = event.begins
+    first = event.first.start
     if first not in without:
         # DTSTART counts, also when the rule does not give it.
         blocks.append(single(event))
@@ -366,7 +366,7 @@ def _longest(length: Length) -> Instant:
 def _originals(
     event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
 ) -> _Originals:
-    found, ends = {event.begins: event.start.local}, {}
+    found, ends = {event.first.start: event.start.local}, {}
     rules, dates = component.all("RRULE"), component.all("RDATE")
     try:
         for at, local in _ruled(rules, event, search, context):
@@ -490,7 +490,7 @@ def _in_absolute_time(rule: Rule, event: Event) -> tuple[Rule, datetime]:
     if rule.until is not None:
         last = rule.until.value if rule.until.utc else naive_local(event.zone.instant(_last_of(rule.until)))
         rule = with_until(rule, last)
-    return rule, naive_local(event.begins)
+    return rule, naive_local(event.first.start)
 
 
 def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:

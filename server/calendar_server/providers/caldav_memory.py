@@ -84,7 +84,7 @@ def fingerprint(*parts: str) -> str:
     if not any(parts):
         return ""
     told = b"".join(
-        b"%d:%s" % (len(part), part) for part in (each.encode("utf-8", "surrogateescape") for each in parts)
+        [b"%d:%s" % (len(part), part) for part in [each.encode("utf-8", "surrogateescape") for each in parts]]
     )
     return binascii.b2a_base64(hashlib.blake2b(told, digest_size=12).digest(), newline=False).decode()
 

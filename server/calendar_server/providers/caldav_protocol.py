@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from types import MappingProxyType
@@ -535,10 +535,20 @@ def _status(text: str | None) -> int | None:
     return int(told[1]) if told else 500
 
 
+def _plain(text: str) -> Property:
+    """A property that is nothing but a text, made in half the time that its own way takes."""
+    return _tuple(Property, (text, (), frozenset(), ()))
+
+
+_tuple: Callable[[type[Property], tuple[str, tuple[str, ...], frozenset[str], tuple[str, ...]]], Property] = (
+    tuple.__new__
+)
+
+
 def _property(element: etree._Element) -> Property:
     if not len(element):
         # Most are plain texts.
-        return Property(element.text or "")
+        return _plain(element.text or "")
     inner = list(_elements(element, deep=True))
     own = (element.text or "") + "".join(child.tail or "" for child in element)
     return Property(
