@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -26,7 +27,8 @@ from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander import CHUNK_RESOURCES, Expander
 from calendar_server.providers.expander_child import LIGHT_MOST, TOGETHER_MOST, TOO_LONG
-from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot
+from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, written
+from calendar_server.providers.expander_turnstile import Turnstile
 
 EVENT_S = 0.25
 WINDOW = Interval(*(from_datetime(datetime(2026, month, 1, tzinfo=UTC)) for month in (3, 4)))
@@ -347,6 +349,97 @@ def test_an_attempt_that_no_child_was_there_for_is_not_held_against_it(expander)
     assert attempt(expander, "late", abs, -1) == 1
 
 
+@dataclass(frozen=True, slots=True)
+class Passing(Deadline):
+    """A deadline that has passed when it is looked at once more than so often."""
+
+    looks: int
+    looked: list[float] = field(default_factory=list)
+
+    def remaining(self) -> float:
+        self.looked.append(time.monotonic())
+        return 20.0 if len(self.looked) <= self.looks else 0.0
+
+
+WAITING_LOOKS = 4
+"""How often an attempt that has to wait has looked at its deadline when it waits."""
+
+
+@pytest.mark.parametrize(("looks", "begun"), [(WAITING_LOOKS + 1, 1), (WAITING_LOOKS, 0)])
+def test_who_is_given_a_child_too_late_leaves_no_answer_in_it_for_the_next(
+    looks: int, begun: int, tmp_path: Path
+) -> None:
+    """Also if the child was at it already, as whoever ended before had begun it there while there was time."""
+    made = Expander(processes=1, event_s=5, calendar_s=10, address_space_bytes=MEMORY)
+    try:
+        made.warm()
+        late = Passing(time.monotonic() + 20, looks)
+        with ThreadPoolExecutor(3) as threads:
+            here = f"open({str(tmp_path / 'here')!r}, 'w').close()"
+            first = threads.submit(attempt, made, "first", eval, f"{here} or __import__('time').sleep(1) or 'first'")
+            assert until((tmp_path / "here").exists)
+            second = threads.submit(made.attempt, "second", eval, ("'second'",), READING, late)
+            assert until(lambda: len(late.looked) == WAITING_LOOKS)
+            third = threads.submit(attempt, made, "third", eval, "'third'")
+            assert first.result(20) == "first"
+            with pytest.raises(ProviderUnavailable):
+                second.result(20)
+            assert third.result(20) == "third"
+        assert made.killed == begun
+    finally:
+        made.close()
+
+
+@dataclass(eq=False)
+class Somebody:
+    used_s: float = 0.0
+
+
+def test_two_children_that_come_free_at_once_go_to_the_two_who_wait() -> None:
+    slots = [Slot(5, MEMORY) for _ in range(2)]
+    turnstile = Turnstile(slots)
+
+    def ask(letter: str, deadline: Deadline) -> tuple[Slot, object]:
+        slot, task = turnstile.take(Somebody(), deadline, written(str.upper, (letter,)))
+        return slot, task and slot.result(task, 20)
+
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            for _ in range(10):
+                for slot in slots:
+                    slot.result(slot.run(abs, (-1,)), 20)
+                    assert turnstile.take(Somebody(), Deadline.after(20)) == (slot, None)
+                deadlines = [Passing(time.monotonic() + 20, 100) for _ in slots]
+                waiting = [threads.submit(ask, *each) for each in zip("ab", deadlines, strict=True)]
+                assert until(lambda: all(len(each.looked) == 2 for each in deadlines))  # noqa: B023
+                for slot in slots:
+                    turnstile.put_back(slot)
+                got = dict(each.result(20) for each in waiting)
+                assert sorted(map(str, got.values())) == ["A", "B"]
+                for slot in slots:
+                    turnstile.put_back(slot)
+    finally:
+        for slot in slots:
+            slot.close()
+
+
+def test_many_attempts_each_get_their_own_answer_also_when_children_end_in_between() -> None:
+    made = Expander(processes=2, event_s=5, calendar_s=0.5, address_space_bytes=MEMORY)
+    numbers = range(600)
+    tasks = [f"'{number}'.ljust({number % 50 * 5_000 + 5})" for number in numbers]
+    tasks[7] = tasks[31] = "__import__('os').abort()"
+    tasks[19] = "__import__('time').sleep(5)"
+    try:
+        with ThreadPoolExecutor(40) as threads:
+            asked = [threads.submit(attempt, made, f"{number}", eval, task) for number, task in enumerate(tasks)]
+            answers = [each.result(60) for each in asked]
+    finally:
+        made.close()
+    expected = [None if number in (7, 19, 31) else number for number in numbers]
+    assert [int(each) if isinstance(each, str) else each for each in answers] == expected
+    assert made.killed == 3
+
+
 @pytest.mark.parametrize("more", [(), ("there.is.none",)])
 def test_children_have_their_modules_before_they_are_asked(more):
     modules = ("colorsys", *more)
@@ -399,6 +492,31 @@ def test_many_may_wait_for_the_start_of_one_child(slot):
 def test_texts_and_results_larger_than_a_pipe_go_through(slot):
     large = "x" * 3_000_000
     assert slot.result(slot.run(str.upper, (large,)), 20) == large.upper()
+
+
+def test_a_task_that_is_begun_at_once_is_as_any_other_however_large(slot: Slot) -> None:
+    assert slot.begin_at_once(written(abs, (-1,))) is None  # there is no child
+    slot.launch()
+    assert slot.begin_at_once(written(abs, (-1,))) is None  # it is still on its way
+    child = psutil.Process(slot.result(slot.run(os.getpid, ()), 5))
+    large = "x" * 3_000_000
+    for text in ("x", large):
+        task = slot.begin_at_once(written(str.upper, (text,)))
+        assert task is not None
+        assert slot.result(task, 20) == text.upper()
+    child.suspend()
+    task = slot.begin_at_once(written(str.upper, (large,)))
+    assert task is not None
+    with pytest.raises(ChildTimedOut):
+        slot.result(task, 0.2)
+    assert slot.result(slot.run(abs, (-1,)), 5) == 1
+
+
+def test_no_task_is_begun_at_once_in_a_child_that_has_ended(slot: Slot) -> None:
+    child = psutil.Process(slot.result(slot.run(os.getpid, ()), 5))
+    child.kill()
+    assert until(lambda: slot.begin_at_once(written(abs, (-1,))) is None)
+    assert slot.result(slot.run(abs, (-1,)), 5) == 1
 
 
 def test_a_child_that_does_not_take_a_task_in_or_answer_is_given_up(slot):

@@ -5,9 +5,9 @@ Vocabulary
     call    one ``expand``, that is one calendar. It takes slots for one slice of work at a time.
     slice   some resources read by a child until a fraction of a second of CPU time is used.
 
-Who waits for a slot and has used least of them so far is next. So a calendar full of hostile text, which pays for each
-slice with a second of CPU time, stands behind every calendar that is read in milliseconds; and time spent waiting does
-not count against ``calendar_s``.
+Who waits for a slot and has used least of them so far is next (`expander_turnstile`). So a calendar full of hostile text,
+which pays for each slice with a second of CPU time, stands behind every calendar that is read in milliseconds; and time
+spent waiting does not count against ``calendar_s``.
 
 What happens to an event that is too much
     more CPU time than ``event_s``       broken off inside the child; named
@@ -23,7 +23,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from calendar_server.core.busy import Reading, Resource, Vote, elected
 from calendar_server.core.model import BlockReason, BusyEvent, CalendarRead, EventId, UnreadableEvent
@@ -37,7 +37,16 @@ from calendar_server.providers.expander_child import (
     read_slice,
     understand_zone,
 )
-from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, Task, wait_for_any
+from calendar_server.providers.expander_slot import (
+    ChildEnded,
+    ChildTimedOut,
+    Slot,
+    Task,
+    understood,
+    wait_for_any,
+    written,
+)
+from calendar_server.providers.expander_turnstile import Turnstile
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -94,7 +103,7 @@ class Expander:
         self._calendar_s = calendar_s
         self._occurrences = occurrences
         self._slots = [Slot(event_s, address_space_bytes, modules) for _ in range(processes)]
-        self._turnstile = _Turnstile(self._slots)
+        self._turnstile = Turnstile(self._slots)
         self._culprits = _Culprits()
 
     @property
@@ -177,19 +186,32 @@ class Expander:
 
     def _ask(self, call: _Call, deadline: Deadline, function: Callable[[*Ts], T], arguments: tuple[*Ts]) -> T:
         """One task in one slot, all or nothing."""
-        slot = self._turnstile.take(call, deadline)
+        self._limit_s(call, deadline)
+        message = written(function, arguments)
         try:
-            limit_s = self._limit_s(call, deadline)
-            task = slot.run(function, arguments, deadline.remaining())
-            began = time.monotonic()
+            slot, task = self._turnstile.take(call, deadline, message)
             try:
-                return slot.result(task, limit_s)
+                answer = self._answer(call, deadline, message, slot, task)
             finally:
-                call.used_s += time.monotonic() - began
+                self._turnstile.put_back(slot)
+            result: T = understood(answer)
         except (ChildTimedOut, ChildEnded, MemoryError) as error:
             raise ProviderUnavailable("The calendar's text could not be read.") from error
+        return result
+
+    def _answer(self, call: _Call, deadline: Deadline, message: bytes, slot: Slot, task: Task[Any] | None) -> bytes:
+        """The slot's answer to the message; ``task`` if it is at it already."""
+        try:
+            limit_s = self._limit_s(call, deadline)
+            task = task or slot.begin(message, deadline.remaining())
+        except BaseException:
+            if task is not None:
+                slot.renew()  # or it would answer whoever comes next
+            raise
+        try:
+            return slot.answer(task, limit_s)
         finally:
-            self._turnstile.put_back(slot)
+            call.used_s += time.monotonic() - task.began
 
     def _read(self, call: _Call, deadline: Deadline) -> None:
         """Give the chunks to children: one at a time, and more while there are children that nobody waits for."""
@@ -199,7 +221,7 @@ class Expander:
                 if call.floating is None and len(call.chunks) > 1 and not running:
                     call.floating = self._floating(call, deadline)
                 while call.chunks:
-                    slot = self._turnstile.take_free() if running else self._turnstile.take(call, deadline)
+                    slot = self._turnstile.take_free() if running else self._turnstile.take(call, deadline)[0]
                     if slot is None:
                         break
                     part = _Part(slot, call.chunks.popleft())
@@ -373,59 +395,3 @@ class _Culprits:
                 self._until[hash(text)] = time.monotonic() + _CULPRIT_S
             while len(self._until) > _CULPRITS:
                 self._until.popitem(last=False)
-
-
-class _Turnstile:
-    """Gives slots to calls: to the one that has used least time in slots, and among equals to the first that came.
-
-    Only the call whose turn it is is woken: to wake all of fifty each time took longer than reading their calendars.
-    """
-
-    def __init__(self, slots: Sequence[Slot]):
-        self._free = deque(slots)
-        self._lock = threading.Lock()
-        self._waiting: dict[_Call, threading.Condition] = {}
-        self._closed = False
-
-    def take(self, call: _Call, deadline: Deadline) -> Slot:
-        """Wait for a slot. Raises ``ProviderUnavailable`` when the deadline passes before there is one."""
-        with self._lock:
-            turn = self._waiting[call] = threading.Condition(self._lock)
-            try:
-                while not (self._free and self._next() is call):
-                    self._check_open()
-                    deadline.check()
-                    turn.wait(deadline.remaining())
-                self._check_open()
-                return self._free.popleft()
-            finally:
-                del self._waiting[call]
-                self._wake()
-
-    def take_free(self) -> Slot | None:
-        """A slot that nobody waits for, if there is one."""
-        with self._lock:
-            return self._free.popleft() if self._free and not self._waiting and not self._closed else None
-
-    def put_back(self, slot: Slot) -> None:
-        with self._lock:
-            self._free.append(slot)
-            self._wake()
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            for turn in self._waiting.values():
-                turn.notify()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ProviderUnavailable("The service is shutting down.")
-
-    def _next(self) -> _Call:
-        return min(self._waiting, key=lambda call: call.used_s)
-
-    def _wake(self) -> None:
-        """Whoever leaves or brings a slot wakes the next: what it was woken for may have been meant for another."""
-        if self._free and self._waiting:
-            self._waiting[self._next()].notify()

@@ -20,6 +20,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Generic, TypeVar, TypeVarTuple
@@ -96,15 +97,21 @@ class _Line:
             os.set_blocking(each.fileno(), False)
         self._came = bytearray()
 
-    def send(self, message: bytes, until: float) -> None:
-        """Write a message. Raises ``TimeoutError`` (an ``OSError``) when it is not taken in time."""
+    def offer(self, message: bytes) -> memoryview:
+        """Write as much of a message as goes in at once; answers the rest."""
         rest = memoryview(_LENGTH.pack(len(message)) + message)
-        while rest:
-            try:
+        with suppress(BlockingIOError):
+            while rest:
                 rest = rest[os.write(self._to.fileno(), rest[:_PIECE]) :]
-            except BlockingIOError:
-                if not _ready(self._to, select.POLLOUT, until):
-                    raise TimeoutError from None
+        return rest
+
+    def finish(self, rest: memoryview, until: float) -> None:
+        """Write the rest of a message. Raises ``TimeoutError`` (an ``OSError``) when it is not taken in time."""
+        while rest:
+            if not _ready(self._to, select.POLLOUT, until):
+                raise TimeoutError
+            with suppress(BlockingIOError):
+                rest = rest[os.write(self._to.fileno(), rest[:_PIECE]) :]
 
     def fileno(self) -> int:
         return self._from.fileno()
@@ -148,10 +155,12 @@ def _ready(connection: Connection, event: int, until: float) -> bool:
 
 
 class Task(Generic[T]):
-    """Something that a child is doing."""
+    """Something that a child is doing since ``began`` (``time.monotonic``). It has not taken in the ``rest`` of it yet."""
 
-    def __init__(self, line: _Line):
+    def __init__(self, line: _Line, rest: memoryview):
         self.line = line
+        self.rest = rest
+        self.began = time.monotonic()
 
     def done(self) -> bool:
         """Whether its result, or the child's end, is there."""
@@ -223,6 +232,10 @@ class Slot:
 
         Raises ``ProviderUnavailable`` when there is no child to be had.
         """
+        return self.begin(written(function, arguments), start_s)
+
+    def begin(self, message: bytes, start_s: float = START_S) -> Task[Any]:
+        """As ``run``, for what is ``written`` already."""
         self.launch()
         self.wait_ready(start_s)
         line = self._line
@@ -230,19 +243,41 @@ class Slot:
             raise _shutting_down()
         self._progress.value = -1
         try:
-            line.send(pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL), time.monotonic() + _SEND_S)
+            task: Task[Any] = Task(line, line.offer(message))
+            line.finish(task.rest, time.monotonic() + _SEND_S)
         except OSError as error:
             self.renew()
             raise _not_now() from error
-        return Task(line)
+        task.rest = memoryview(b"")
+        return task
+
+    def begin_at_once(self, message: bytes) -> Task[Any] | None:
+        """As ``begin``, without waiting for anything; None where there is no child that could take it in now."""
+        with self._lock:
+            line = self._line if self._is_ready else None
+        if line is None:
+            return None
+        self._progress.value = -1
+        try:
+            return Task(line, line.offer(message))
+        except OSError:
+            return None  # it has ended, which the next to begin will see
 
     def result(self, task: Task[T], limit_s: float) -> T:
         """The task's result, which may take ``limit_s`` from now on; its child is ended when it takes longer.
 
         Raises ``ChildTimedOut``, ``ChildEnded``, and ``MemoryError`` where that is what the child met.
         """
+        result: T = understood(self.answer(task, limit_s))
+        return result
+
+    def answer(self, task: Task[T], limit_s: float) -> bytes:
+        """As ``result``, not ``understood`` yet: somebody else may have the slot meanwhile."""
         try:
+            task.line.finish(task.rest, time.monotonic() + min(limit_s, _SEND_S))
             message = task.line.receive(time.monotonic() + limit_s)
+        except TimeoutError:
+            message = None
         except (OSError, EOFError) as error:
             at = self._progress.value
             self.renew()
@@ -252,13 +287,7 @@ class Slot:
         if message is None:
             self.renew()
             raise ChildTimedOut
-        kind, value = pickle.loads(message)  # noqa: S301 — from a child of ours, which unpickles nothing but what we send
-        if kind == DONE:
-            result: T = value
-            return result
-        if kind == NO_MEMORY:
-            raise MemoryError
-        raise ProviderUnavailable("The calendar's text could not be read.")
+        return message
 
     def renew(self) -> None:
         """Throw the child away. The next task gets a new one."""
@@ -275,6 +304,21 @@ class Slot:
             line, self._line, self._closed = self._line, None, True
         if line is not None:
             line.end(wait=True)
+
+
+def written(function: Callable[[*Ts], T], arguments: tuple[*Ts]) -> bytes:
+    """A task as it goes to a child."""
+    return pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
+
+
+def understood(answer: bytes) -> Any:
+    """What a child's answer says. Raises ``MemoryError`` where that is what it met, else ``ProviderUnavailable``."""
+    kind, value = pickle.loads(answer)  # noqa: S301 — from a child of ours, which unpickles nothing but what we send
+    if kind == DONE:
+        return value
+    if kind == NO_MEMORY:
+        raise MemoryError
+    raise ProviderUnavailable("The calendar's text could not be read.")
 
 
 def _shutting_down() -> ProviderUnavailable:
