@@ -194,7 +194,7 @@ def _lines(text: str, at: int, end: int) -> Iterable[tuple[str, str, str]]:
     if min(end, len(text)) - at <= _PIECE:
         # All at once, in four fifths of the time.
         return _LINE.findall(text, at, end)
-    return ((line, name, rest) for line, name, rest in (found.groups("") for found in _LINE.finditer(text, at, end)))
+    return ((found[1], found[2] or "", found[3]) for found in _LINE.finditer(text, at, end))
 
 
 _PIECE = 64 * 1024

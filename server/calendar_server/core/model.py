@@ -192,9 +192,8 @@ class Booking:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BusyEvent:
-    """One occurrence of an event that touches a window, not clipped.
+class BusyEvent(NamedTuple):
+    """One occurrence of an event that touches a window, not clipped. A tuple: calendars have thousands.
 
     ``tentative`` is true for tentative events and those the owner answered tentatively, whatever ``reason`` says
     besides (an out-of-office that is tentative, say).

@@ -17,7 +17,7 @@ Decisions where RFC 5545 is silent
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
@@ -98,6 +98,10 @@ class Occurrence(NamedTuple):
     event: Event
 
 
+_tuple: Callable[[type[Occurrence], tuple[Instant, Instant, Event]], Occurrence] = tuple.__new__
+"""Makes an occurrence in half the time that its own way takes."""
+
+
 class _Originals(NamedTuple):
     """All originals of an event with their local times, and the ends of those that RDATE gives as a period."""
 
@@ -160,6 +164,13 @@ def expand(
     found: list[Occurrence] = []
     window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
     exactly = None if event.length.days else event.length.seconds * SECOND
+    if exactly and not (starts or replaces or ends or event.travel):
+        # What nearly all of them are.
+        since, until = window.start - exactly, window.end
+        found = [_tuple(Occurrence, (at, at + exactly, event)) for at in sorted(keep) if since < at < until]
+        if len(found) > context.limit:
+            raise _too_much(event, component, f"it happens more than {context.limit} times")
+        return found, problems
     for at in sorted(keep):
         local = keep[at]
         if replaces and replaced.has(at, local):
