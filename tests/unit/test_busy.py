@@ -118,6 +118,28 @@ def test_more_occurrences_than_the_limit_are_no_answer():
     assert len(found.unreadable) == 1
 
 
+def test_the_way_to_an_occurrence_after_the_window_may_lie_in_it():
+    series = ("DTSTART:20260302T090000Z", "DURATION:PT1H", "RRULE:FREQ=DAILY", "X-APPLE-TRAVEL-DURATION:PT30M")
+    found = read(calendar(event(*series)), Interval(at(10, 8, 15), at(10, 8, 45)))
+    assert [(each.start, each.end, each.reason) for each in found.events] == [
+        (at(10, 8, 30), at(10, 9), BlockReason.TRAVEL)
+    ]
+
+
+@pytest.mark.parametrize("owner", ["MAILTO:Me@example.com", "me%40example.com", '"me@example.com"'])
+def test_the_owner_s_own_address_may_be_told_in_any_way_as_well(owner):
+    assert reasons("ATTENDEE;PARTSTAT=DECLINED:mailto:me@example.com", owner=owner) == [("declined", False)]
+
+
+def test_more_dates_than_the_limit_are_no_answer():
+    days = [f"202603{day:02}T090000Z" for day in range(2, 12)]
+    text = calendar(event("DTSTART:20260302T090000Z", "DURATION:PT1H", f"RDATE:{','.join(days)}"))
+    assert len(read(text, limit=10).events) == 10
+    found = read(text, limit=9)
+    assert not found.events
+    assert found.unreadable
+
+
 def test_a_free_series_with_more_occurrences_than_the_limit_is_told_as_a_whole():
     series = ("DTSTART:20260301T010000Z", "DURATION:PT1S", "RRULE:FREQ=SECONDLY;INTERVAL=7;BYHOUR=1,5")
     found = read(calendar(event(*series, "TRANSP:TRANSPARENT")))

@@ -73,6 +73,13 @@ def test_a_quote_that_never_ends_leaves_the_value_readable():
     assert line.value == "mailto:a@example.com"
 
 
+@pytest.mark.parametrize("description", ["", "long " * 50_000])
+def test_a_line_without_its_value_is_damage_in_a_text_of_any_length(description):
+    damaged = event(f"DESCRIPTION:{description}", "DTSTART", "UID:1")
+    assert damaged.damage == "a line without a value"
+    assert damaged.text("UID") == "1"
+
+
 def test_nothing_of_an_alarm_is_kept():
     found = event("BEGIN:VALARM", "DURATION:PT5M", "END:VALARM", "UID:1")
     assert set(found.properties) == {"UID"}
@@ -125,6 +132,7 @@ def test_a_long_text_of_line_ends_is_read_in_no_time():
         ("20260310", Moment(datetime(2026, 3, 10), is_date=True)),
         ("20260310T091500", Moment(datetime(2026, 3, 10, 9, 15), tzid="X")),
         ("20260310T091500Z", Moment(datetime(2026, 3, 10, 9, 15), is_utc=True)),
+        ("20260310T091560Z", Moment(datetime(2026, 3, 10, 9, 15, 59), is_utc=True)),
         (" 20260310t091560z ", Moment(datetime(2026, 3, 10, 9, 15, 59), is_utc=True)),
     ],
 )

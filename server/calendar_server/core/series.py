@@ -164,8 +164,8 @@ def expand(
     found: list[Occurrence] = []
     window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
     exactly = None if event.length.days else event.length.seconds * SECOND
-    if exactly and not (starts or replaces or ends or event.travel):
-        # What nearly all of them are.
+    if exactly and not (replaces or ends or event.travel):
+        # What nearly all of them are; and a range replaces something.
         since, until = window.start - exactly, window.end
         found = [_tuple(Occurrence, (at, at + exactly, event)) for at in sorted(keep) if since < at < until]
         if len(found) > context.limit:
