@@ -38,7 +38,7 @@ class _Given:
         self._file: int | None = None
 
     def takes(self, port: int) -> bool:
-        """Take this port, if neither this process nor another has it."""
+        """Take this port, if neither this process nor another has it. Raises ``OSError`` when the file cannot be used."""
         with self._lock:
             if port in self._own:
                 return False
@@ -48,7 +48,8 @@ class _Given:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            except OSError:
+            except (BlockingIOError, PermissionError):
+                # `lockf(3)`: either says that another has it.
                 return False
             self._own.add(port)
             return True
@@ -68,8 +69,8 @@ def free_port(ports: range = PORTS) -> int:
     chance = random.SystemRandom()
     for _ in range(TRIES):
         port = chance.choice(ports)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if _GIVEN.takes(port):
+        if _GIVEN.takes(port):
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
                 return port
     raise OSError(f"{TRIES} of the ports {ports.start} to {ports.stop - 1} of 127.0.0.1 were tried and all were taken")
 

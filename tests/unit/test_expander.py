@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -403,24 +404,49 @@ def test_two_children_that_come_free_at_once_go_to_the_two_who_wait() -> None:
         slot, task = turnstile.take(Somebody(), deadline, written(str.upper, (letter,)))
         return slot, task and slot.result(task, 20)
 
+    def both_come_free(threads: ThreadPoolExecutor) -> None:
+        for slot in slots:
+            slot.result(slot.run(abs, (-1,)), 20)
+            assert turnstile.take(Somebody(), Deadline.after(20)) == (slot, None)
+        deadlines = [Passing(time.monotonic() + 20, 100) for _ in slots]
+        waiting = [threads.submit(ask, *each) for each in zip("ab", deadlines, strict=True)]
+        assert until(lambda: all(len(each.looked) == 2 for each in deadlines))
+        for slot in slots:
+            turnstile.put_back(slot)
+        got = dict(each.result(20) for each in waiting)
+        assert sorted(map(str, got.values())) == ["A", "B"]
+        for slot in slots:
+            turnstile.put_back(slot)
+
     try:
         with ThreadPoolExecutor(2) as threads:
             for _ in range(10):
-                for slot in slots:
-                    slot.result(slot.run(abs, (-1,)), 20)
-                    assert turnstile.take(Somebody(), Deadline.after(20)) == (slot, None)
-                deadlines = [Passing(time.monotonic() + 20, 100) for _ in slots]
-                waiting = [threads.submit(ask, *each) for each in zip("ab", deadlines, strict=True)]
-                assert until(lambda: all(len(each.looked) == 2 for each in deadlines))  # noqa: B023
-                for slot in slots:
-                    turnstile.put_back(slot)
-                got = dict(each.result(20) for each in waiting)
-                assert sorted(map(str, got.values())) == ["A", "B"]
-                for slot in slots:
-                    turnstile.put_back(slot)
+                both_come_free(threads)
     finally:
         for slot in slots:
             slot.close()
+
+
+class Full(Slot):
+    """Has no memory for what is to be begun at once."""
+
+    def begin_at_once(self, message: bytes) -> NoReturn:
+        raise MemoryError
+
+
+def test_a_slot_is_not_lost_when_nothing_can_be_begun_in_it() -> None:
+    slot, deadline = Full(5, MEMORY), Passing(time.monotonic() + 20, 100)
+    turnstile = Turnstile([slot])
+    try:
+        assert turnstile.take(Somebody(), Deadline.after(20)) == (slot, None)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(turnstile.take, Somebody(), deadline, written(abs, (-1,)))
+            assert until(lambda: len(deadline.looked) == 2)
+            with pytest.raises(MemoryError):
+                turnstile.put_back(slot)
+            assert waiting.result(20) == (slot, None)
+    finally:
+        slot.close()
 
 
 def test_many_attempts_each_get_their_own_answer_also_when_children_end_in_between() -> None:

@@ -80,7 +80,7 @@ class Property(NamedTuple):
     value: str
 
     def parameter(self, name: str) -> str:
-        """The parameter's value without quotes; empty when it is absent. Names have no case."""
+        """The parameter's value without quotes, empty when it is absent. ``name`` is in capitals; the text has any case."""
         if name not in self.head.upper():
             return ""
         # Most events of a calendar write the same few zones.

@@ -71,12 +71,19 @@ class Turnstile:
             return self._free.popleft() if self._free and not self._waiting and not self._closed else None
 
     def put_back(self, slot: Slot) -> None:
+        """Give back a slot whose child is at nothing."""
         with self._lock:
-            if not self._hand_over(slot):
-                self._free.append(slot)
-                self._wake()
+            handed_over = False
+            try:
+                handed_over = self._hand_over(slot)
+            finally:
+                # Also when there is no memory for the message: a slot that is lost is lost for good.
+                if not handed_over:
+                    self._free.append(slot)
+                    self._wake()
 
     def close(self) -> None:
+        """Let nobody in any more. Who waits, and who comes, gets ``ProviderUnavailable``."""
         with self._lock:
             self._closed = True
             for waiting in self._waiting.values():
