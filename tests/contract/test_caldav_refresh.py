@@ -131,6 +131,18 @@ class TestLittleChanged:
         mirror.refresh()
         assert fetched(account) == ["e6.ics"]
 
+    def test_where_there_are_only_todos_the_list_is_the_look(self, account: StrangeAccount) -> None:
+        account.dav.quirks |= NO_SIGNALS
+        mirror = Mirror(account.provider, account.link, CalendarId(WORK))
+        account.dav.put(f"{WORK}todo.ics", event("other", 4, component="VTODO"))
+        account.dav.shelves[WORK].kinds["todo.ics"] = "text/calendar"
+        mirror.refresh()
+        mirror.refresh()
+        account.dav.log.clear()
+        mirror.refresh()
+        assert mirror.unchanged
+        assert reports(account) == ["PROPFIND 0", "PROPFIND 1"]
+
     def test_an_event_that_becomes_a_todo_is_no_event(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e5.ics", event("e5", 5, component="VTODO"))
         assert_same(mirror)

@@ -309,21 +309,20 @@ class CaldavProvider:
             if changes.others != known.others:
                 return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))
-        if not known.floating:
-            return None
+        floating = known.floating or None
+        if floating is None and (kept or here.alone):
+            return None  # else what is fetched is all there is, and tells by itself where floating times belong
         texts = Texts()
         try:
             fetch(here.session, here.calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
         except NoMultiget:
             return None
-        expanded = self._expand(
-            texts, here.reading, here.session.deadline, known.floating, voting=known.votes is not None
-        )
+        expanded = self._expand(texts, here.reading, here.session.deadline, floating, voting=known.votes is not None)
         if here.alone and expanded.zoneless:
             return None
         here = replace(here, signals=replace(here.signals, zoneless=here.signals.zoneless or expanded.zoneless))
         now = known_after(texts, expanded, replace(known, etags=kept, others=changes.others))
-        if now.votes is not None and elected(now.votes.values()) != known.floating:
+        if floating is not None and now.votes is not None and elected(now.votes.values()) != floating:
             return None
         picture = Picture(before.read.events, before.read.unreadable).replaced(
             kept.keys(), expanded.read.events, expanded.read.unreadable
