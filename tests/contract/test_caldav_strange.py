@@ -411,6 +411,14 @@ class TestWriting:
         assert "SUMMARY:Later" in account.ours()[renamed.event_id]
         assert len(account.ours()) == 1
 
+    def test_an_event_at_its_very_place_is_not_taken_for_a_renamed_one(self, account: StrangeAccount) -> None:
+        account.connect()
+        account.dav.quirks.add("uid_conflict_at_its_place")
+        first = account.put()
+        with pytest.raises(PreconditionFailed):
+            account.put(2, None, title="Later")
+        assert "SUMMARY:Later" not in account.ours()[first.event_id]
+
     def test_a_search_that_answers_everything_does_not_mislead(self, account: StrangeAccount) -> None:
         account.dav.put(f"{WORK}another.ics", event("another"))
         account.connect()

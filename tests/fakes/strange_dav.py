@@ -47,6 +47,7 @@ QUIRKS = {
     "html_after_put": "a PUT is answered with 200 and a page, and forgotten",
     "one_uid_per_account": "a uid that stands in any other place is refused with no-uid-conflict and its place",
     "uid_conflict_without_place": "as one_uid_per_account, without the place",
+    "uid_conflict_at_its_place": "a PUT of a new event where it stands is 412 with no-uid-conflict and the place as a text",
     "uid_conflict_is_400": "as one_uid_per_account, within the calendar, with a bare 400",
     # discovery
     "no_principal": "there is no current-user-principal",
@@ -610,6 +611,8 @@ class StrangeDav:
         if current is not None and match is None and none_match is None and "demands_if_match" in quirks:
             return _Whole(412, [], b"")
         if none_match == "*" and current is not None:
+            if "uid_conflict_at_its_place" in quirks:
+                return _error(412, f"<C:no-uid-conflict>{asked.path}</C:no-uid-conflict>")
             return _Whole(412, [], b"")
         if match == "*":
             holds = (current is not None) != ("if_match_star_backwards" in quirks)

@@ -132,12 +132,13 @@ def _create(session: Session, ref: EventRef, booking: Booking) -> RemoteEvent:
 def _adopt(session: Session, ref: EventRef, booking: Booking, hrefs: tuple[str, ...], refused: Answer) -> RemoteEvent:
     """Our uid stands in this calendar under another name: the server renamed it. Show the booking there.
 
-    Raises ``PreconditionFailed`` if it does not, so that it is some other calendar that holds the uid.
+    Raises ``PreconditionFailed`` if it does not: some other calendar holds the uid, or it stands at its very place, where a
+    look will find it.
     """
     candidates = [member_id(ref.calendar_id, session.reach.id_in(href, refused.url)) for href in hrefs]
     here = next((EventId(id) for id in candidates if _is_in(ref.calendar_id, id)), None)
     here = here or _find_uid(session, ref)
-    if here is None:
+    if here is None or canonical(here) == canonical(ref.event_id):
         raise PreconditionFailed("The server says that this event stands somewhere else already.")
     before = find(session, here)
     if before is None or before.standing.uid != ref.uid or before.event.revision > booking.revision:
