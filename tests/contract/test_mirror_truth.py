@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from calendar_server.core.model import Booking, BookingId, BookingStatus
+from calendar_server.core.model import Booking, BookingId, BookingStatus, EventState
 from calendar_server.providers.caldav import CaldavProvider
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.expander import Expander
@@ -159,6 +159,23 @@ def test_what_a_lost_answer_made_is_ours_though_the_next_push_is_refused(at_micr
     answer = truth.ask(replica, truth.query(max_staleness_s=0))
     assert answer is not None
     assert answer.busy == (later,)
+    truth.reconcile()
+
+
+def test_what_a_lost_answer_made_is_not_forgotten_when_the_connection_is_renewed(at_microsoft: Truth) -> None:
+    """One refusal of the look for it is not believed, as if there had been no renewal."""
+    truth = at_microsoft
+    replica, span = truth.replicas[0], truth.grid.span(10, 14)
+    booking = Booking(BookingId("b0"), 1, BookingStatus.CONFIRMED, "Interview", start=span.start, end=span.end)
+    truth.sync(replica, booking)
+    truth.world.orders.spoil(Kind.CUT, skip=1)
+    replica.push()
+    truth.store.outbox.make_due(truth.connection_id, truth.store.now())
+    truth.world.orders.spoil(Kind.FORBIDDEN, skip=0)
+    replica.push()
+    assert truth.written(booking.id)[1] is EventState.PENDING
+    truth.pass_time(3600)
+    replica.push()
     truth.reconcile()
 
 

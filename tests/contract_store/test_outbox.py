@@ -486,6 +486,27 @@ class TestWhenNext:
         assert current(store, row) == dataclasses.replace(row, due_at=44, attempts=0)
         assert current(store, done) == done
 
+    def test_an_attempt_that_may_have_made_an_event_is_not_forgotten(self, store: Store, account: Connection) -> None:
+        unknown = add_push(store, account, "b1", due_at=None, attempts=7, event_id=EventId(""))
+        untried = add_push(store, account, "b2", due_at=None, attempts=0, event_id=EventId(""))
+        written = add_push(store, account, "b3", due_at=None, attempts=7, event_id=EventId(""), pushed_revision=1)
+        store.outbox.make_due(account.id, 44)
+        assert [current(store, row).attempts for row in (unknown, untried, written)] == [1, 0, 0]
+
+    def test_nor_is_one_when_another_connection_takes_the_event_out(
+        self, store: Store, organization: OrganizationId
+    ) -> None:
+        former = add_connection(store, organization, 1, subject="s")
+        gone = {"state": EventState.DETACHED, "due_at": None, "attempts": 3}
+        for booking_id in ("b1", "b2"):
+            store.bookings.put(booking(organization, booking_id, status=BookingStatus.CANCELLED))
+        unknown = add_push(store, former, "b1", **gone, event_id=EventId(""))
+        written = add_push(store, former, "b2", **gone, pushed_revision=1)
+        store.connections.disconnect(organization, former.id, 9)
+        heir = add_connection(store, organization, 2, subject="s")
+        assert store.outbox.take_over_cancelled(heir.id, 44) == 2
+        assert [current(store, row).attempts for row in (unknown, written)] == [1, 0]
+
 
 class TestGone:
     def test_a_pushed_event_is_gone(self, store: Store, account: Connection) -> None:

@@ -683,6 +683,16 @@ class TestDisconnect:
         assert world.push() == ["synced"]
         assert world.in_calendar() == [Interval(NOON + 60 * SECOND, NOON + HOUR)]
 
+    def test_an_attempt_that_may_have_made_an_event_is_not_forgotten(self, world: World) -> None:
+        connection = world.connect()
+        world.sync(booking(), connection)
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        world.store.outbox.put(dataclasses.replace(row, attempts=3, event_id=EventId("")))
+        world.disconnect(connection)
+        world.sync(booking(2), world.connect())
+        (row,) = world.store.outbox.of_booking(world.caller.organization_id, BookingId("b"))
+        assert row.attempts == 1
+
     def test_a_revision_for_others_leaves_the_old_event_where_it_is(self, world: World) -> None:
         anna, ben = world.connect("anna"), world.connect("ben")
         world.sync(booking(), anna)

@@ -75,6 +75,8 @@ _SHOWN = _CHANGEABLE - {
 _PENDING_WORD = peewee.SQL("'pending'")
 _PENDING = O.state == _PENDING_WORD
 _LEASED = O.lease_token != peewee.SQL("''")
+_ANEW = peewee.Case(None, [((O.attempts > 0) & (O.pushed_revision == 0) & (O.event_id == ""), 1)], 0)
+"""``attempts`` of a row that begins anew: 1 where one of those so far may have made an event that we have no id of."""
 
 
 class Outbox:
@@ -231,8 +233,11 @@ class Outbox:
         return self._database.change(O.update(ended).where(_LEASED, named))
 
     def make_due(self, connection_id: ConnectionId, at: Instant) -> int:
-        """Let the pending rows of a connection be tried at ``at``, as if for the first time. Answers how many."""
-        query = O.update({O.due_at: at, O.attempts: 0}).where(O.connection_id == connection_id, _PENDING)
+        """Let the pending rows of a connection be tried at ``at``, nearly as if for the first time. Answers how many.
+
+        That an attempt may have made an event under an id that only the provider knows is still to be known.
+        """
+        query = O.update({O.due_at: at, O.attempts: _ANEW}).where(O.connection_id == connection_id, _PENDING)
         return self._database.change(query)
 
     def look_again(self, row_id: str) -> bool:
@@ -328,7 +333,7 @@ class Outbox:
                         O.wanted: "absent",
                         O.wanted_revision: revision,
                         O.due_at: at,
-                        O.attempts: 0,
+                        O.attempts: _ANEW,
                         O.problem_reason: "",
                         O.problem_message: "",
                         O.updated_at: at,

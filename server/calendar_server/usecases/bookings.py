@@ -464,6 +464,10 @@ def may_stand_unknown(row: OutboxRow) -> bool:
     return row.attempts > 0 and row.pushed_revision == 0 and not row.event_id
 
 
+_UNDECIDED = frozenset({EventState.PENDING, EventState.DETACHED})
+"""States in which what the last attempt came to may not be known."""
+
+
 def _due(row: OutboxRow, state: EventState, now: Instant, cause: Cause) -> OutboxRow:
     """The row as it stands when a push of it becomes due. A lease that somebody holds stays: they finish, then yield."""
     return dataclasses.replace(
@@ -471,7 +475,7 @@ def _due(row: OutboxRow, state: EventState, now: Instant, cause: Cause) -> Outbo
         state=state,
         due_at=now,
         # It is still to be known that there was one. Of what failed, the last attempt has seen that nothing stands there.
-        attempts=int(row.state is EventState.PENDING and may_stand_unknown(row)),
+        attempts=int(row.state in _UNDECIDED and may_stand_unknown(row)),
         problem_reason="",
         problem_message="",
         updated_at=now,
