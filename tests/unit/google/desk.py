@@ -25,9 +25,7 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
-from calendar_server.errors import (
-    NotFound,
-)
+from calendar_server.errors import NotFound
 from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent, Secret
 from calendar_server.providers.google import PRIMARY, GoogleProvider
 from tests.fakes.google import GoogleFake, GoogleUser

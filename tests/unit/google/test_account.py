@@ -8,15 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from calendar_server.core.model import (
-    Calendar,
-    CalendarId,
-)
-from calendar_server.errors import (
-    NeedsReauth,
-    ProviderUnavailable,
-    ScopeMissing,
-)
+from calendar_server.core.model import Calendar, CalendarId
+from calendar_server.errors import NeedsReauth, ProviderUnavailable, ScopeMissing
 from calendar_server.providers.base import Account, Secret
 from calendar_server.providers.google import calendar_key
 from calendar_server.providers.oauth import Tokens

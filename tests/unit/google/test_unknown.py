@@ -11,20 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calendar_server.core.intervals import merge
-from calendar_server.core.model import (
-    DAY,
-    SECOND,
-    BlockReason,
-    CalendarId,
-    Interval,
-)
-from calendar_server.errors import (
-    CalendarGone,
-    NotFound,
-    ProviderThrottled,
-    ProviderUnavailable,
-    ScopeMissing,
-)
+from calendar_server.core.model import DAY, SECOND, BlockReason, CalendarId, Interval
+from calendar_server.errors import CalendarGone, NotFound, ProviderThrottled, ProviderUnavailable, ScopeMissing
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.google import GoogleProvider
 from tests.fakes.google import Exchange, GoogleFake

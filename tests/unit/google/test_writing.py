@@ -7,11 +7,7 @@ import json
 
 import pytest
 
-from calendar_server.core.model import (
-    Attendee,
-    BlockReason,
-    EventId,
-)
+from calendar_server.core.model import Attendee, BlockReason, EventId
 from calendar_server.errors import (
     CalendarGone,
     CalendarReadOnly,

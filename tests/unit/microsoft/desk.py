@@ -24,9 +24,7 @@ from calendar_server.core.model import (
     ProviderName,
     SyncStatus,
 )
-from calendar_server.errors import (
-    NotFound,
-)
+from calendar_server.errors import NotFound
 from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent, Secret
 from calendar_server.providers.microsoft import MicrosoftProvider
 from tests.fakes.entra import KNOWN_SCOPES

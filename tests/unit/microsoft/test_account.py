@@ -7,16 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from calendar_server.core.model import (
-    CalendarId,
-)
-from calendar_server.errors import (
-    CalendarGone,
-    CalendarReadOnly,
-    NeedsReauth,
-    NotFound,
-    ProviderUnavailable,
-)
+from calendar_server.core.model import CalendarId
+from calendar_server.errors import CalendarGone, CalendarReadOnly, NeedsReauth, NotFound, ProviderUnavailable
 from calendar_server.providers.base import Secret
 from calendar_server.providers.oauth import Tokens
 from tests.fakes.entra import KNOWN_SCOPES, PERSONAL_TENANT, WORK_TENANT

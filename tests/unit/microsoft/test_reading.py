@@ -11,20 +11,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from calendar_server.core.model import (
-    DAY,
-    HOUR,
-    BlockReason,
-    BusyEvent,
-    CalendarId,
-    Instant,
-    Interval,
-)
-from calendar_server.errors import (
-    CalendarGone,
-    ProviderThrottled,
-    ProviderUnavailable,
-)
+from calendar_server.core.model import DAY, HOUR, BlockReason, BusyEvent, CalendarId, Instant, Interval
+from calendar_server.errors import CalendarGone, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.egress import Egress
 from calendar_server.providers.microsoft import MicrosoftProvider

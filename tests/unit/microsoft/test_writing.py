@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from calendar_server.core.model import (
-    Attendee,
-)
+from calendar_server.core.model import Attendee
 from calendar_server.errors import (
     CalendarGone,
     CalendarReadOnly,
