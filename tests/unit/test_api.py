@@ -34,7 +34,7 @@ from calendar_server.usecases.availability import BusyUnknown
 from calendar_server.usecases.commands import BusyAnswer, CalendarBusy, Problem
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import errors_pb2
-from tests.e2e.test_rpc_server import KEY, OTHER_KEY, Availability, Bookings, Connections, Keys
+from tests.e2e.rpc.world import KEY, OTHER_KEY, Availability, Bookings, Connections, Keys
 
 ACCOUNT = {"preset": "custom", "username": "anna", "password": "hunter2", "server_url": "https://dav.example.org/"}
 DOCUMENT = b'{"openapi": "3.1.0"}'

@@ -14,18 +14,12 @@ import pytest
 from calendar_server.rpc.failures import FREE, WAIT_MOST_S, Failures, Later
 from calendars.v1 import calendar_service_pb2 as pb
 from calendars.v1 import calendar_service_pb2_grpc
-from tests.e2e.test_rpc_server import CALL_S, KEY, OTHER_KEY, World, failure, running
+from tests.e2e.rpc.world import CALL_S, KEY, OTHER_KEY, World, failure, running
 from tests.unit import test_api
 from tests.unit.test_peers import Clock
 
 WRONG = "calkey_0123456789abcdef_" + "c" * 64
 SLOW_S = WAIT_MOST_S * 0.8
-
-
-@pytest.fixture
-def world():  # type: ignore[no-untyped-def]
-    with running() as started:
-        yield started
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -15,7 +15,7 @@ from calendar_server.config import Config
 from calendar_server.core.model import BusyState, CalendarId, ConnectionId, Interval
 from calendar_server.usecases.commands import BusyAnswer, CalendarBusy
 from calendars.v1 import calendar_service_pb2 as pb
-from tests.e2e.test_rpc_server import CALL_S, KEY, SERVICE, World, busy_request, failure, logged, running
+from tests.e2e.rpc.world import CALL_S, KEY, SERVICE, World, busy_request, failure, logged, running
 
 
 @pytest.fixture
