@@ -8,7 +8,8 @@ import time
 import pytest
 
 from calendar_server.core.model import CalendarId
-from calendar_server.providers.caldav_reading import SIGNALS, look_at
+from calendar_server.providers.caldav_protocol import SIGNALS
+from calendar_server.providers.caldav_reading import look_at
 from calendar_server.providers.caldav_refresh import LOOK_EVERY_S
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.mirrors import (
@@ -267,6 +268,13 @@ class TestSignalsThatAreTimes:
         assert mirror.unchanged
         account.dav.put(f"{WORK}e1.ics", event("e1", 5))
         assert_same(mirror)
+
+    def test_a_first_read_in_that_second_does_not_trust_it(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.put(f"{WORK}e1.ics", event("e1", 4))
+        first = Mirror(account.provider, account.link, CalendarId(WORK))
+        first.refresh()
+        account.dav.put(f"{WORK}e1.ics", event("e1", 5))
+        assert_same(first)
 
     def test_what_is_taken_out_in_the_second_of_a_change_is_gone(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e1.ics", event("e1", 4))

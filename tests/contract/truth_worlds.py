@@ -162,9 +162,10 @@ def strange_world(dav: StrangeDav, line: FaultyLine, provider: CaldavProvider) -
     excluded = {
         "any_token_is_newest": {"sync_same_token"},
         "sync_same_token": {"any_token_is_newest"},
-        "no_multiget": {"query_without_data", "no_calendar_query"},
+        "no_multiget": {"query_without_data", "no_calendar_query", "query_answers_nothing"},
         "query_without_data": {"no_multiget"},
         "no_calendar_query": {"no_multiget"},
+        "query_answers_nothing": {"no_multiget"},
     }
 
     def quirk(name: str) -> Toggle:
@@ -180,7 +181,7 @@ def strange_world(dav: StrangeDav, line: FaultyLine, provider: CaldavProvider) -
         *("any_token_is_newest", "tokens_expire", "sync_is_cut", "sync_without_token", "sync_same_token", "no_ctag"),
         *("sync_without_etags", "sync_tells_calendar", "no_sync", "no_multiget", "no_etags", "query_without_data"),
         *("no_calendar_query", "full_urls", "weak_etags", "no_put_etag", "query_answers_all", "rewrites_events"),
-        *("hashed_signals", "clock_signals", "fences_nothing"),
+        *("query_answers_nothing", "hashed_signals", "clock_signals", "fences_nothing"),
     )
     try:
         yield TruthWorld(

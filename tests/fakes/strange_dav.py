@@ -73,6 +73,7 @@ QUIRKS = {
     # reading
     "no_calendar_query": "calendar-query is refused with 403 supported-report",
     "query_without_data": "calendar-query leaves calendar-data out",
+    "query_answers_nothing": "calendar-query answers no resource, and says that it went well",
     "query_answers_all": "calendar-query answers every resource, todos too",
     "multiget_forgets": "calendar-multiget leaves the last one out",
     "multiget_404": "calendar-multiget says 404 of every resource whose name begins with gone",
@@ -130,6 +131,8 @@ class Shelf:
     """Resources that reports answer with a status of their own."""
     data_statuses: dict[str, int] = field(default_factory=dict)
     """Resources whose calendar-data comes with a status of its own."""
+    hidden: set[str] = field(default_factory=set)
+    """Resources that calendar-query leaves out."""
     without_etag: set[str] = field(default_factory=set)
     """Resources that have no ETag."""
     kinds: dict[str, str] = field(default_factory=dict)
@@ -440,7 +443,9 @@ class StrangeDav:
         if tree.tag == f"{C}calendar-query":
             if "no_calendar_query" in self.quirks:
                 return _error(403, "<D:supported-report/>")
-            names = list(shelf.resources)
+            names = [name for name in shelf.resources if name not in shelf.hidden]
+            if "query_answers_nothing" in self.quirks:
+                names = []
             if "query_answers_all" not in self.quirks:
                 names = [name for name in names if "BEGIN:VTODO" not in shelf.resources[name]]
                 uid = tree.findtext(f".//{C}text-match")

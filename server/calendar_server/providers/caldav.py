@@ -39,6 +39,7 @@ from calendar_server.core.model import (
     Preset,
     UnreadableEvent,
 )
+from calendar_server.core.packing import PackedRead, opened
 from calendar_server.errors import (
     CalendarGone,
     ForbiddenDestination,
@@ -66,19 +67,32 @@ from calendar_server.providers.caldav_memory import (
     ids_in,
     joined,
     known_after,
+    known_in,
     pack,
+    read_by_name,
     signals_of,
     unpack_known,
     unpack_signals,
     with_signals,
 )
-from calendar_server.providers.caldav_reading import NoMultiget, changed_since, fetch, look_at, query, read_texts
+from calendar_server.providers.caldav_reading import (
+    NoMultiget,
+    changed_since,
+    fetch,
+    list_members,
+    look_at,
+    query,
+    read_all_texts,
+    read_texts,
+)
 from calendar_server.providers.caldav_refresh import (
     Changes,
     Picture,
     Refresh,
     asked_for,
     find_changes,
+    left_out,
+    loses,
     report_suffices,
     told_by,
 )
@@ -86,7 +100,7 @@ from calendar_server.providers.caldav_same import digest_of
 from calendar_server.providers.caldav_session import Login, Session
 from calendar_server.providers.caldav_whole import Question, read_whole
 from calendar_server.providers.caldav_writing import delete, find, put
-from calendar_server.providers.egress import Egress
+from calendar_server.providers.egress import Answer, Egress
 from calendar_server.providers.expander import Expanded, Expander
 
 
@@ -175,7 +189,7 @@ class CaldavProvider:
         """Read the calendar in full, and expand what touches the window."""
         session = self._session(link, deadline)
         look = look_at(session, calendar_id)
-        texts = read_texts(session, calendar_id, self._calendar_events, query(session, calendar_id))
+        texts = read_all_texts(session, calendar_id, self._calendar_events)
         expanded = self._expand(texts, Reading(window, look.zone, _own_addresses(link)), deadline)
         return replace(expanded.read, event_ids=texts.event_ids)
 
@@ -212,6 +226,7 @@ class CaldavProvider:
                 return refreshed
         look = look_at(session, calendar_id, asked_for(remembered))
         signals = signals_of(basis, look.zone, look.ctag, look.sync_token)
+        signals = replace(signals, by_name=last is not None and last.by_name)
         here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young, now)
         changes = Changes()
         if before is not None and remembered is not None and signals.same_reading(remembered):
@@ -259,11 +274,19 @@ class CaldavProvider:
         ``last``: the signals in ``before``, if that is of this window.
         """
         session, calendar_id, first = here.session, here.calendar_id, before is None or before.full
-        answer = query(session, calendar_id)
-        digest = "" if answer is None else digest_of(answer)
-        if before is not None and before.full and last is not None and last.digest == digest and here.stands_for(last):
+        answer = None if here.signals.by_name else query(session, calendar_id)
+        if answer is None:
+            return self._read_parts(here, changes, None, first=first)
+        digest = digest_of(answer)
+        same = last is not None and here.stands_for(last) and last.digest == digest
+        if before is not None and before.full and last is not None and same and not here.differs(last):
             return Refreshed(None, with_signals(before.memory, here.signals_as(last)), lambda: ids_in(before.memory))
-        if answer is not None and not changes.others:
+
+        def doubtful(there: frozenset[EventId] | None) -> bool:
+            # It is the first, or shows nothing of what is different, or less than there was.
+            return before is None or (before.full and same) or loses(before, there, changes)
+
+        if not changes.others:
             question = Question(
                 answer.body,
                 answer.status,
@@ -275,22 +298,71 @@ class CaldavProvider:
             )
             whole = read_whole(self._expander, question, session.deadline)
             if whole is not None:
+                if doubtful(whole.read.event_ids):
+                    signals = here.signals_told(whole.certain, whole.zoneless, digest)
+                    return self._confirmed(here, whole.read, known_in(whole.known), signals)
                 signals = here.signals_of_all(
                     first=first, certain=whole.certain, zoneless=whole.zoneless, digest=digest
                 )
                 return Refreshed(whole.read, joined(signals, whole.known))
-        texts = read_texts(session, calendar_id, self._calendar_events, answer)
+        return self._read_parts(here, changes, answer, first=first, digest=digest, doubtful=doubtful)
+
+    def _read_parts(
+        self,
+        here: Refresh,
+        changes: Changes,
+        answer: Answer | None,
+        *,
+        first: bool,
+        digest: str = "",
+        doubtful: Callable[[frozenset[EventId] | None], bool] = lambda _: False,
+    ) -> Refreshed:
+        """Read everything by its parts: what a query told, else by name. ``doubtful``: of what a query shows, by its ids."""
+        session = here.session
+        texts = read_texts(session, here.calendar_id, self._calendar_events, answer)
         expanded = self._expand(texts, here.reading, session.deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
         known = known_after(texts, expanded, Known(expanded.floating, others=others))
+        read = replace(expanded.read, event_ids=texts.event_ids)
+        certain, complete = all(known.etags.values()), not texts.empty
+        digest = "" if texts.by_name else digest
+        if answer is not None and doubtful(texts.event_ids):
+            signals = here.signals_told(certain and complete, expanded.zoneless, digest)
+            return self._confirmed(here, read, known, signals, complete=complete)
         signals = here.signals_of_all(
-            first=first,
-            certain=all(known.etags.values()),
-            zoneless=expanded.zoneless,
-            digest="" if texts.by_name else digest,
-            complete=not texts.empty,
+            first=first, certain=certain, zoneless=expanded.zoneless, digest=digest, complete=complete
         )
-        return Refreshed(replace(expanded.read, event_ids=texts.event_ids), pack(signals, known))
+        return Refreshed(read, pack(signals, known))
+
+    def _confirmed(
+        self,
+        here: Refresh,
+        read: CalendarRead | PackedRead,
+        known: Known | None,
+        signals: Signals,
+        *,
+        complete: bool = True,
+    ) -> Refreshed:
+        """What a query told, with what it left out. ``known`` and ``signals``: of what it told."""
+        if known is None:
+            raise ProviderUnavailable("The calendar could not be read, for a reason inside this service.")
+        listing = list_members(here.session, here.calendar_id, self._calendar_events, here.token_asked)
+        held = here.held_in(listing)
+        changes = left_out(listing, known)
+        if not changes.tell:
+            signals = replace(signals, settled=complete and held)
+            return Refreshed(read, pack(signals, replace(known, others=changes.others)))
+        refreshed = None
+        if not changes.too_many(len(known.etags)):
+            told = Remembered(here.reading.window, opened(read), pack(signals, known))
+            refreshed = self._replace(here, told, known, changes, same=False)
+        if refreshed is None or refreshed.read is None:
+            refreshed = self._read_parts(here, changes, None, first=True)
+        there = refreshed.read.event_ids if refreshed.read else None
+        if held and there and not there <= known.etags.keys():
+            # Nothing has come in between: the query has left it out.
+            return replace(refreshed, memory=read_by_name(refreshed.memory))
+        return refreshed
 
     def _replace(
         self, here: Refresh, before: Remembered, known: Known, changes: Changes, same: bool

@@ -100,7 +100,7 @@ def members_of(
     if itself is not None:
         if itself.gone:
             raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
-        if itself.broken or any(status != 404 for status in itself.failed.values()):
+        if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in protocol.SIGNALS):
             raise ProviderUnavailable("The server could not tell all that is in the calendar.")
     if len(members) - (itself is not None) > most:
         raise ProviderUnavailable(f"The calendar has more than the {most} events that are read.")

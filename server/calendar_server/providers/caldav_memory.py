@@ -17,7 +17,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calendar_server.core.busy import Vote
@@ -45,6 +45,8 @@ class Signals:
 
     ``digest``: of the answer that all of what was read came from (see `caldav_same`); empty where it was not one answer, or
     where that might come to something else another time.
+
+    ``by_name``: the server leaves events out of what it answers when all are asked for at once.
     """
 
     basis: str
@@ -55,6 +57,7 @@ class Signals:
     zoneless: bool = field(default=True, compare=False)
     agreed_at: int = field(default=0, compare=False)
     digest: str = field(default="", compare=False)
+    by_name: bool = field(default=False, compare=False)
 
     @property
     def tell(self) -> bool:
@@ -129,6 +132,12 @@ def with_signals(memory: bytes, signals: Signals) -> bytes:
     return joined(signals, _parts(memory)[1])
 
 
+def read_by_name(memory: bytes) -> bytes:
+    """The memory of a calendar that is to be read by name from now on (``Signals.by_name``)."""
+    signals = unpack_signals(memory)
+    return memory if signals is None else with_signals(memory, replace(signals, by_name=True))
+
+
 def unpack_signals(memory: bytes) -> Signals | None:
     """The signals; None for what is not a memory of this version."""
     try:
@@ -140,7 +149,15 @@ def unpack_signals(memory: bytes) -> Signals | None:
 def unpack_known(memory: bytes) -> Known | None:
     """The resources; None for what is not a memory of this version."""
     try:
-        floating, names, etags, others, kinds, cast = _text(_parts(memory)[1])
+        return known_in(_parts(memory)[1])
+    except ValueError:
+        return None
+
+
+def known_in(resources: bytes) -> Known | None:
+    """What ``pack_known`` packed; None for what it did not."""
+    try:
+        floating, names, etags, others, kinds, cast = _text(resources)
         ids = [EventId(name) for name in names]
         votes = None
         if kinds is not None:
@@ -186,6 +203,7 @@ def joined(signals: Signals, resources: bytes) -> bytes:
             signals.zoneless,
             signals.agreed_at,
             signals.digest,
+            signals.by_name,
         )
     )
     memory = b"".join((_VERSION, len(head).to_bytes(4, "big"), head, resources))

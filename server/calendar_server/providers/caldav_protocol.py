@@ -129,6 +129,8 @@ PRINCIPAL_URL = _PrincipalUrl.tag
 SYNC_TOKEN = dav.SyncToken.tag
 TIME_ZONE_ID = _TimeZoneId.tag
 TRANSPARENCY = _Transparency.tag
+SIGNALS = (CTAG, SYNC_TOKEN)
+"""Properties that change with every change in a calendar."""
 
 HREF = dav.Href.tag
 _PROPSTAT, _PROP, _STATUS, _ERROR = dav.PropStat.tag, dav.Prop.tag, dav.Status.tag, DAV + "error"

@@ -2,6 +2,9 @@
 
 One ``calendar-query`` without a time range is asked first. Servers that refuse that form, or whose answer would be over
 our limits, are asked for a list and then for the texts in batches. ``expand`` and ``free-busy-query`` are never used.
+
+Some servers leave events out of what they answer to a query, all of them even (Stalwart 0.15), that stand in their list. So
+what is in the list alone is asked for by name: see `caldav_refresh` for when there is such a look.
 """
 
 from __future__ import annotations
@@ -66,8 +69,6 @@ class NoMultiget(ProviderUnavailable):
 
 
 _TYPE_AND_ZONE = (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID)
-SIGNALS = (protocol.CTAG, protocol.SYNC_TOKEN)
-"""Properties that change with every change in a calendar."""
 
 
 def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] = ()) -> Look:
@@ -128,6 +129,17 @@ def read_texts(session: Session, calendar_id: CalendarId, events_most: int, answ
     return texts
 
 
+def read_all_texts(session: Session, calendar_id: CalendarId, events_most: int) -> Texts:
+    """The text of every event of a calendar: of those that a query tells, and of those that are only in its list."""
+    answer = query(session, calendar_id)
+    texts = read_texts(session, calendar_id, events_most, answer)
+    if answer is not None:
+        told = texts.event_ids | texts.others
+        only_listed = [one for one in _listed(session, calendar_id, events_most) if one.event_id not in told]
+        fetch(session, calendar_id, only_listed, texts, events_most)
+    return texts
+
+
 def query(session: Session, calendar_id: CalendarId) -> Answer | None:
     """Ask for everything at once; None where the server wants to be asked otherwise."""
     try:
@@ -146,21 +158,34 @@ def _listed(session: Session, calendar_id: CalendarId, events_most: int) -> list
     """Every event in the calendar, without texts."""
     return [
         one
-        for one, member in list_members(session, calendar_id, events_most)
+        for one, member in list_members(session, calendar_id, events_most).members
         if not member.gone and not is_folder(member) and kind_of(member) is Kind.EVENT
     ]
 
 
-def list_members(session: Session, calendar_id: CalendarId, events_most: int) -> list[tuple[Listed, Member]]:
-    """Every resource in the calendar, without texts. Raises ``CalendarGone``."""
+class Listing(NamedTuple):
+    """Every resource in a calendar, without texts; and what the same answer says of the calendar's signals, empty where
+    nothing is said, or was asked for."""
+
+    members: list[tuple[Listed, Member]]
+    ctag: str = ""
+    sync_token: str = ""
+
+
+def list_members(session: Session, calendar_id: CalendarId, events_most: int, signals: tuple[str, ...] = ()) -> Listing:
+    """Ask for every resource in the calendar, and for these signals of the calendar itself. Raises ``CalendarGone``."""
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (protocol.ETAG, protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE), 1)
+    answer = session.propfind(url, (protocol.ETAG, protocol.CONTENT_TYPE, protocol.RESOURCE_TYPE, *signals), 1)
     _there(answer)
-    found = _members(session, calendar_id, answer, events_most)
+    members = multistatus(answer.body, answer.status, events_most)
+    found = members_of(calendar_id, members, answer.url, session.reach, events_most)
     if any(member.broken and not listed.event_id.startswith(calendar_id) for listed, member in found):
         # An error about something else, its root say, is about the whole: it is no list of the calendar.
         raise ProviderUnavailable("The server could not tell what is in the calendar.")
-    return found
+    itself = own(members, answer.url, session.reach, alone=False) if signals else None
+    if itself is None:
+        return Listing(found)
+    return Listing(found, itself.text(protocol.CTAG), itself.text(protocol.SYNC_TOKEN))
 
 
 class Report(NamedTuple):
@@ -288,5 +313,5 @@ def _whole(itself: Member) -> None:
         raise CalendarGone(
             "The calendar is no longer there for this account. Choose another one with UpdateConnection."
         )
-    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in SIGNALS):
+    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in protocol.SIGNALS):
         raise ProviderUnavailable("The server could not tell about the calendar.")

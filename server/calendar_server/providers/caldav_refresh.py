@@ -14,11 +14,16 @@ signal that is the time of about now is never relied on; the next refresh compar
 
 Some servers make their signals of what is there (Radicale's are a hash of it), so that what is taken out and put back shows
 the same ones again. Were it away just when it was read, it would never show. So signals count only if they are the same
-before and after a read: after a refresh that found something new they are asked for again. Two are spared that: the first
-read of a calendar, which somebody waits for, as the next refresh compares it with the list of all etags; and a refresh that
-is exact, by a report up to the very token of the look, of which every text came with the etag that the report tells. That
-also shows that the token is what it should be, so until a full read finds something else it alone is asked for (RFC 6578
-section 4): for ctag and token some servers go through the whole calendar twice.
+before and after a read: after a refresh that found something new they are asked for again. Two are spared that: a read of
+everything, as the next refresh compares it with the list of all etags; and a refresh that is exact, by a report up to the
+very token of the look, of which every text came with the etag that the report tells. That also shows that the token is what
+it should be, so until a full read finds something else it alone is asked for (RFC 6578 section 4): for ctag and token some
+servers go through the whole calendar twice.
+
+Some servers leave events out of what they answer when all are asked for at once, every one of them even (Stalwart 0.15). So
+the first read of a window is held against the list, which tells the signals as well; and so is a later one that shows less
+than was there, or the same although the signals tell of a change. What is only in the list is read by name. Where the
+signals say that nothing has come in between, the query is not relied on again in this window, which moves once a day.
 
 And where nothing lies in the calendar's own zone, the report itself is the look from then on, for ``LOOK_EVERY_S`` seconds
 after each real one: with the same token and without a member it says that nothing has changed, else what has. It is one
@@ -37,10 +42,11 @@ from dataclasses import dataclass, field, replace
 from calendar_server.core.busy import Reading
 from calendar_server.core.model import BusyEvent, CalendarId, EventId, UnreadableEvent
 from calendar_server.errors import ProviderError
+from calendar_server.providers.base import Remembered
 from calendar_server.providers.caldav_members import Kind, Listed, Texts, is_folder, kind_of
 from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, signals_of
-from calendar_server.providers.caldav_protocol import SYNC_TOKEN, Member
-from calendar_server.providers.caldav_reading import BATCH, SIGNALS, Report, changed_since, list_members, look_at
+from calendar_server.providers.caldav_protocol import CTAG, SIGNALS, SYNC_TOKEN, Member
+from calendar_server.providers.caldav_reading import BATCH, Listing, Report, changed_since, list_members, look_at
 from calendar_server.providers.caldav_session import Session
 
 LOOK_AGAIN_S = 2.0
@@ -86,11 +92,28 @@ def find_changes(session: Session, calendar_id: CalendarId, known: Known, token:
                 return changes
     changes = Changes()
     there = set()
-    for listed, member in list_members(session, calendar_id, events_most):
+    for listed, member in list_members(session, calendar_id, events_most).members:
         if not member.gone:
             there.add(listed.event_id)
             _compare(listed, member, known, changes)
     changes.gone = known.etags.keys() - there
+    return changes
+
+
+def left_out(listing: Listing, known: Known) -> Changes:
+    """What a list shows otherwise than all that was read a moment ago, which ``known`` is of.
+
+    What lacks an etag is not told from unchanged. What is no calendar text was asked for together with the events, and is
+    none.
+    """
+    changes, there = Changes(others=dict(known.others)), set()
+    for listed, member in listing.members:
+        if not member.gone:
+            there.add(listed.event_id)
+            if not (listed.event_id in known.etags and not (known.etags[listed.event_id] and listed.etag)):
+                _compare(listed, member, known, changes)
+    changes.gone = known.etags.keys() - there
+    changes.doubtful = False
     return changes
 
 
@@ -154,6 +177,29 @@ class Refresh:
         """What is remembered of signals that stood before an earlier read and still do."""
         return replace(self.signals, settled=not self.young)
 
+    @property
+    def token_asked(self) -> tuple[str, ...]:
+        """The signal that tells whether anything has changed since the look; none where there is none."""
+        return (SYNC_TOKEN,) if self.signals.sync_token else (CTAG,) if self.signals.ctag else ()
+
+    def held_in(self, listing: Listing) -> bool:
+        """Whether nothing has changed between the look and this list, as far as there are signals."""
+        if not self.signals.tell:
+            return True
+        if self.young:
+            return False
+        if self.signals.sync_token:
+            return listing.sync_token == self.signals.sync_token
+        return fingerprint(listing.ctag) == self.signals.ctag
+
+    def differs(self, last: Signals) -> bool:
+        """Whether something has changed since."""
+        return (self.signals.ctag, self.signals.sync_token) != (last.ctag, last.sync_token)
+
+    def signals_told(self, certain: bool, zoneless: bool, digest: str) -> Signals:
+        """What is remembered of them after a read of everything that is still to be confirmed."""
+        return replace(self.signals, zoneless=zoneless, digest=digest if certain else "", settled=False)
+
     def stands_for(self, last: Signals) -> bool:
         """Whether an answer that is the same as then comes to the same as then."""
         return bool(last.digest) and self.signals.same_reading(last)
@@ -183,7 +229,7 @@ class Refresh:
         # What is not certain might come to something else with another try.
         signals = replace(self.signals, zoneless=zoneless, digest=digest if certain and complete else "")
         if first and certain:
-            # Somebody waits for it. The next refresh compares it with the list of all etags.
+            # The next refresh compares it with the list of all etags.
             return replace(signals, settled=not signals.tell)
         return replace(signals, settled=complete and self.signals_hold())
 
@@ -199,6 +245,13 @@ class Refresh:
             return False
         basis = (self.calendar_id, *sorted(self.reading.addresses))
         return self.signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+
+
+def loses(before: Remembered, event_ids: frozenset[EventId] | None, changes: Changes) -> bool:
+    """Whether a read of everything shows less than was there, but for what is known to be gone."""
+    there = event_ids or frozenset()
+    were = {event.event_id for event in before.read.events} | {each.event_id for each in before.read.unreadable}
+    return not were <= there | changes.gone
 
 
 def report_suffices(remembered: Signals, basis: Sequence[str], now: int) -> bool:
