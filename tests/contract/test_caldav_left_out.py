@@ -93,6 +93,13 @@ def test_a_server_that_begins_to_leave_events_out_is_found_out(account: StrangeA
     assert by_name(mirror)
 
 
+def test_an_event_that_cannot_be_read_is_missed_as_well(account: StrangeAccount) -> None:
+    account.dav.put(f"{WORK}bad.ics", event("bad", 4).replace("DTSTART:2026", "DTSTART:year"))
+    mirror = settled(account)
+    account.dav.shelves[WORK].hidden = {"bad.ics"}
+    assert [each.event_id for each in mirror.refresh_in_full().unreadable] == [f"{WORK}bad.ics"]
+
+
 def test_a_new_event_that_a_query_leaves_out_is_found_by_the_next_full_read(account: StrangeAccount) -> None:
     mirror = settled(account)
     mirror.refresh_in_full()
