@@ -154,6 +154,30 @@ def test_what_is_no_calendar_text_is_not_asked_for(account: StrangeAccount) -> N
     account.dav.log.clear()
     mirror.refresh()
     assert reports(account) == ["PROPFIND 0"]
+    # Nor is there a doubt about it when something else changes.
+    account.dav.quirks.add("any_token_is_newest")
+    account.dav.put(f"{WORK}e3.ics", event("e3", 5))
+    mirror.refresh()
+    assert "calendar-query" not in reports(account)
+
+
+def test_an_event_without_a_text_is_looked_at_again(account: StrangeAccount) -> None:
+    account.dav.quirks.add("frozen_signals")
+    text = account.dav.shelves[WORK].resources["e3.ics"]
+    account.dav.shelves[WORK].resources["e3.ics"] = ""
+    mirror = unread(account)
+    assert [each.event_id for each in mirror.refresh().unreadable] == [f"{WORK}e3.ics"]
+    account.dav.shelves[WORK].resources["e3.ics"] = text
+    assert starts(mirror) == NINE
+
+
+def test_where_the_list_tells_no_token_the_next_refresh_lists_again(account: StrangeAccount) -> None:
+    account.dav.quirks.add("token_at_depth_0")
+    mirror = unread(account)
+    assert starts(mirror) == NINE
+    account.dav.log.clear()
+    assert starts(mirror) == NINE
+    assert reports(account) == ["PROPFIND 0", "PROPFIND 1"]
 
 
 def test_what_is_deleted_costs_a_full_read_one_list(account: StrangeAccount) -> None:
@@ -169,6 +193,15 @@ def test_a_server_that_hands_nothing_out_by_name_is_not_taken_for_an_empty_one(a
     account.dav.quirks |= {"query_answers_nothing", "no_multiget"}
     with pytest.raises(ProviderUnavailable):
         unread(account).refresh()
+
+
+def test_nor_is_a_new_event_of_it_free(account: StrangeAccount) -> None:
+    account.dav.quirks.add("no_multiget")
+    mirror = settled(account)
+    account.dav.put(f"{WORK}new.ics", AFTERNOON)
+    account.dav.shelves[WORK].hidden = {"new.ics"}
+    with pytest.raises(ProviderUnavailable):
+        mirror.refresh()
 
 
 def test_a_look_at_everything_has_them_too(account: StrangeAccount) -> None:

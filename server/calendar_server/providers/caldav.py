@@ -284,7 +284,7 @@ class CaldavProvider:
 
         def doubtful(there: frozenset[EventId] | None) -> bool:
             # It is the first, or shows nothing of what is different, or less than there was.
-            return before is None or (before.full and same) or loses(before, there, changes)
+            return before is None or same or loses(before, there, changes)
 
         if not changes.others:
             question = Question(
@@ -352,11 +352,9 @@ class CaldavProvider:
         if not changes.tell:
             signals = replace(signals, settled=complete and held)
             return Refreshed(read, pack(signals, replace(known, others=changes.others)))
-        refreshed = None
-        if not changes.too_many(len(known.etags)):
-            told = Remembered(here.reading.window, opened(read), pack(signals, known))
-            refreshed = self._replace(here, told, known, changes, same=False)
-        if refreshed is None or refreshed.read is None:
+        told = Remembered(here.reading.window, opened(read), pack(signals, known))
+        refreshed = self._replace(here, told, known, changes, same=False)
+        if refreshed is None:
             refreshed = self._read_parts(here, changes, None, first=True)
         there = refreshed.read.event_ids if refreshed.read else None
         if held and there and not there <= known.etags.keys():
@@ -379,7 +377,7 @@ class CaldavProvider:
             signals = here.old_signals() if same else here.signals_after(changes, Texts())
             signals = replace(signals, digest=here.signals.digest)
             if changes.others != known.others:
-                return Refreshed(None, pack(signals, replace(known, others=changes.others)))
+                return Refreshed(None, pack(signals, known))
             return Refreshed(None, with_signals(before.memory, signals))
         floating = known.floating or None
         if floating is None and (kept or here.alone):

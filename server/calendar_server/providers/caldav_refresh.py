@@ -101,16 +101,16 @@ def find_changes(session: Session, calendar_id: CalendarId, known: Known, token:
 
 
 def left_out(listing: Listing, known: Known) -> Changes:
-    """What a list shows otherwise than all that was read a moment ago, which ``known`` is of.
+    """What is in a list and not in what was read of everything a moment ago, or the other way round.
 
-    What lacks an etag is not told from unchanged. What is no calendar text was asked for together with the events, and is
-    none.
+    Etags are not compared: what has changed meanwhile is the next refresh's. What is no calendar text was asked for together
+    with the events, and is none.
     """
     changes, there = Changes(others=dict(known.others)), set()
     for listed, member in listing.members:
         if not member.gone:
             there.add(listed.event_id)
-            if not (listed.event_id in known.etags and not (known.etags[listed.event_id] and listed.etag)):
+            if listed.event_id not in known.etags:
                 _compare(listed, member, known, changes)
     changes.gone = known.etags.keys() - there
     changes.doubtful = False
@@ -184,8 +184,6 @@ class Refresh:
 
     def held_in(self, listing: Listing) -> bool:
         """Whether nothing has changed between the look and this list, as far as there are signals."""
-        if not self.signals.tell:
-            return True
         if self.young:
             return False
         if self.signals.sync_token:
