@@ -189,19 +189,33 @@ def test_what_is_deleted_costs_a_full_read_one_list(account: StrangeAccount) -> 
     assert not by_name(mirror)
 
 
-def test_a_server_that_hands_nothing_out_by_name_is_not_taken_for_an_empty_one(account: StrangeAccount) -> None:
-    account.dav.quirks |= {"query_answers_nothing", "no_multiget"}
+@pytest.mark.parametrize("more", [[], ["no_ctag", "no_sync"]], ids=["", "without signals"])
+def test_where_there_is_no_report_by_name_a_few_are_asked_for_one_by_one(
+    account: StrangeAccount, more: list[str]
+) -> None:
+    account.dav.quirks.update(["query_answers_nothing", "no_multiget", *more])
+    mirror = unread(account)
+    assert starts(mirror) == NINE
+    assert len(account.dav.asked("GET")) == 9
+    for _ in range(2):
+        assert starts(mirror, full=True) == NINE
+    assert starts(mirror) == NINE
+
+
+def test_and_if_they_are_many_it_is_not_taken_for_an_empty_calendar(account: StrangeAccount) -> None:
+    account.dav.quirks.update(["query_answers_nothing", "no_multiget"])
+    for number in range(12):
+        account.dav.put(f"{WORK}n{number}.ics", event(f"n{number}", 1 + number))
     with pytest.raises(ProviderUnavailable):
         unread(account).refresh()
 
 
-def test_nor_is_a_new_event_of_it_free(account: StrangeAccount) -> None:
+def test_a_new_event_of_such_a_server_is_found(account: StrangeAccount) -> None:
     account.dav.quirks.add("no_multiget")
     mirror = settled(account)
     account.dav.put(f"{WORK}new.ics", AFTERNOON)
     account.dav.shelves[WORK].hidden = {"new.ics"}
-    with pytest.raises(ProviderUnavailable):
-        mirror.refresh()
+    assert at(4, 15) in starts(mirror)
 
 
 def test_a_look_at_everything_has_them_too(account: StrangeAccount) -> None:

@@ -274,7 +274,13 @@ class CaldavProvider:
         ``last``: the signals in ``before``, if that is of this window.
         """
         session, calendar_id, first = here.session, here.calendar_id, before is None or before.full
-        answer = None if here.signals.by_name else query(session, calendar_id)
+        distrusted = here.signals.by_name
+        if distrusted:
+            try:
+                return self._read_parts(here, changes, None, first=first)
+            except NoMultiget:
+                here = replace(here, signals=replace(here.signals, by_name=False))
+        answer = query(session, calendar_id)
         if answer is None:
             return self._read_parts(here, changes, None, first=first)
         digest = digest_of(answer)
@@ -284,7 +290,7 @@ class CaldavProvider:
 
         def doubtful(there: frozenset[EventId] | None) -> bool:
             # It is the first, or shows nothing of what is different, or less than there was.
-            return before is None or same or loses(before, there, changes)
+            return before is None or distrusted or same or loses(before, there, changes)
 
         if not changes.others:
             question = Question(
@@ -353,7 +359,7 @@ class CaldavProvider:
             signals = replace(signals, settled=complete and held)
             return Refreshed(read, pack(signals, replace(known, others=changes.others)))
         told = Remembered(here.reading.window, opened(read), pack(signals, known))
-        refreshed = self._replace(here, told, known, changes, same=False)
+        refreshed = self._replace(here, told, known, changes, same=False, singly=True)
         if refreshed is None:
             refreshed = self._read_parts(here, changes, None, first=True)
         there = refreshed.read.event_ids if refreshed.read else None
@@ -363,11 +369,18 @@ class CaldavProvider:
         return refreshed
 
     def _replace(
-        self, here: Refresh, before: Remembered, known: Known, changes: Changes, same: bool
+        self,
+        here: Refresh,
+        before: Remembered,
+        known: Known,
+        changes: Changes,
+        same: bool,
+        *,
+        singly: bool = False,
     ) -> Refreshed | None:
         """Read what has changed, in the place of what is remembered of it. None: everything has to be read.
 
-        ``same``: the signals are those that are remembered.
+        ``same``: the signals are those that are remembered. ``singly``: see ``fetch``.
         """
         kept = {
             each: etag for each, etag in known.etags.items() if each not in changes.gone and each not in changes.fetch
@@ -384,7 +397,8 @@ class CaldavProvider:
             return None  # else what is fetched is all there is, and tells by itself where floating times belong
         texts = Texts()
         try:
-            fetch(here.session, here.calendar_id, list(changes.fetch.values()), texts, self._calendar_events)
+            changed = list(changes.fetch.values())
+            fetch(here.session, here.calendar_id, changed, texts, self._calendar_events, singly=singly)
         except NoMultiget:
             return None
         expanded = self._expand(texts, here.reading, here.session.deadline, floating, voting=known.votes is not None)

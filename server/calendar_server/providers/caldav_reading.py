@@ -136,7 +136,7 @@ def read_all_texts(session: Session, calendar_id: CalendarId, events_most: int) 
     if answer is not None:
         told = texts.event_ids | texts.others
         only_listed = [one for one in _listed(session, calendar_id, events_most) if one.event_id not in told]
-        fetch(session, calendar_id, only_listed, texts, events_most)
+        fetch(session, calendar_id, only_listed, texts, events_most, singly=True)
     return texts
 
 
@@ -235,10 +235,18 @@ def _members(
     return members_of(calendar_id, members, answer.url, session.reach, events_most)
 
 
-def fetch(session: Session, calendar_id: CalendarId, listed: Sequence[Listed], texts: Texts, events_most: int) -> None:
+def fetch(
+    session: Session,
+    calendar_id: CalendarId,
+    listed: Sequence[Listed],
+    texts: Texts,
+    events_most: int,
+    *,
+    singly: bool = False,
+) -> None:
     """Ask for the texts of these events by name, in batches. Those that are not there are in no part of ``texts``.
 
-    Raises ``NoMultiget`` where the server has no such report.
+    Raises ``NoMultiget`` where the server has no such report; ``singly``: only if they are too many for one by one.
     """
     url = session.reach.url_of(calendar_id)
     singles = 0
@@ -254,10 +262,14 @@ def fetch(session: Session, calendar_id: CalendarId, listed: Sequence[Listed], t
             waiting, size = [*batch, *waiting], max(1, size // 4)
             continue
         if not 200 <= answer.status < 300:
-            if answer.status in _OTHER_FORM:
-                _there_at_all(session, calendar_id)
+            if answer.status not in _OTHER_FORM:
+                raise failure(answer)
+            _there_at_all(session, calendar_id)
+            if not singly or len(batch) + len(waiting) + singles > SINGLE_LOOKS_MOST:
                 raise NoMultiget(failure(answer).message)
-            raise failure(answer)
+            for one in (*batch, *waiting):
+                _fetch_single(session, one, texts)
+            return
         told = {one.event_id: member for one, member in _members(session, calendar_id, answer, events_most)}
         for one in batch:
             member = told.get(one.event_id)
