@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -274,12 +275,9 @@ class CaldavProvider:
         ``last``: the signals in ``before``, if that is of this window.
         """
         session, calendar_id, first = here.session, here.calendar_id, before is None or before.full
-        distrusted = here.signals.by_name
-        if distrusted:
-            try:
+        if here.signals.by_name:
+            with suppress(NoMultiget):
                 return self._read_parts(here, changes, None, first=first)
-            except NoMultiget:
-                here = replace(here, signals=replace(here.signals, by_name=False))
         answer = query(session, calendar_id)
         if answer is None:
             return self._read_parts(here, changes, None, first=first)
@@ -290,7 +288,7 @@ class CaldavProvider:
 
         def doubtful(there: frozenset[EventId] | None) -> bool:
             # It is the first, or shows nothing of what is different, or less than there was.
-            return before is None or distrusted or same or loses(before, there, changes)
+            return before is None or same or loses(before, there, changes)
 
         if not changes.others:
             question = Question(
