@@ -455,6 +455,23 @@ class TestWriting:
         account.dav.fail("DELETE", status)
         account.delete(known)
 
+    def test_what_is_forbidden_because_it_is_not_there_is_not_there(self, account: StrangeAccount) -> None:
+        account.connect()
+        account.dav.quirks.add("forbids_the_missing")
+        assert account.find() is None
+        known = account.put()
+        assert account.find() is not None
+        account.dav.shelves[WORK].resources.clear()
+        account.delete(known)
+        assert account.find() is None
+
+    def test_what_is_forbidden_although_it_is_there_is_told(self, account: StrangeAccount) -> None:
+        account.connect()
+        account.put()
+        account.dav.fail("GET", 403)
+        with pytest.raises(CalendarReadOnly):
+            account.find()
+
     def test_deleting_what_is_gone_is_success_where_its_fence_fails(self, account: StrangeAccount) -> None:
         account.dav.quirks.add("fences_nothing")
         known = account.put()

@@ -182,6 +182,7 @@ def strange_world(dav: StrangeDav, line: FaultyLine, provider: CaldavProvider) -
         *("sync_without_etags", "sync_tells_calendar", "no_sync", "no_multiget", "no_etags", "query_without_data"),
         *("no_calendar_query", "full_urls", "weak_etags", "no_put_etag", "query_answers_all", "rewrites_events"),
         *("query_answers_nothing", "hashed_signals", "clock_signals", "fences_nothing"),
+        "forbids_the_missing",
     )
     try:
         yield TruthWorld(

@@ -31,6 +31,7 @@ QUIRKS = {
     "if_match_star_backwards": "If-Match: * fails when the resource is there",
     "demands_if_match": "a change without If-Match is 412",
     "fences_nothing": "If-Match for a DELETE of what is not there is 412, not 404",
+    "forbids_the_missing": "a GET or DELETE of what is not there is 403",
     "forbids_the_unknown": "a PUT into a calendar that is not there is 403",
     "no_put_etag": "the answer to a PUT has no ETag",
     "no_get_etag": "the answer to a GET has no ETag",
@@ -547,7 +548,7 @@ class StrangeDav:
         folder, _, name = path.rpartition("/")
         text = self.shelves[f"{folder}/"].resources.get(name) if f"{folder}/" in self.shelves else None
         if text is None:
-            return _Whole(404, [], b"<html>nothing here</html>")
+            return _Whole(403 if "forbids_the_missing" in self.quirks else 404, [], b"<html>nothing here</html>")
         headers = [("Content-Type", "text/calendar; charset=utf-8")]
         if not self.quirks & {"no_get_etag", "no_etags"}:
             headers.append(("ETag", self._etag(text)))
@@ -600,7 +601,7 @@ class StrangeDav:
         folder, _, name = path.rpartition("/")
         if f"{folder}/" not in self.shelves or name not in self.shelves[f"{folder}/"].resources:
             fenced = "if-match" in asked.headers and "fences_nothing" in self.quirks
-            return _Whole(412 if fenced else 404, [], b"")
+            return _Whole(412 if fenced else 403 if "forbids_the_missing" in self.quirks else 404, [], b"")
         shelf = self.shelves[f"{folder}/"]
         if "write" not in shelf.privileges:
             return _Whole(403, [], b"")

@@ -20,7 +20,8 @@ very token of the look, of which every text came with the etag that the report t
 it should be, so until a full read finds something else it alone is asked for (RFC 6578 section 4): for ctag and token some
 servers go through the whole calendar twice.
 
-Some servers leave events out of what they answer when all are asked for at once, every one of them even (Stalwart 0.15). So
+Some servers leave events out of what they answer when all are asked for at once: those that began long ago (OX App Suite,
+Yahoo), or every one of them (Stalwart 0.15). So
 the first read of a window is held against the list, which tells the signals as well; and so is a later one that shows less
 than was there, or the same although the signals tell of a change. What is only in the list is read by name. Where the
 signals say that nothing has come in between, the query is not relied on again in this window, which moves once a day.

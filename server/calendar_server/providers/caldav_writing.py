@@ -71,6 +71,8 @@ def find(session: Session, event_id: EventId) -> Found | None:
     if answer.status in (404, 410):
         return None
     if answer.status == 403:
+        if _is_missing(session, event_id):
+            return None
         raise CalendarReadOnly("The server lets us no longer see this event. Choose another calendar.")
     if answer.status != 200:
         raise failure(answer)
@@ -79,6 +81,17 @@ def find(session: Session, event_id: EventId) -> Found | None:
         raise ProviderUnavailable("The server answered with something else than the event that was asked for.")
     etag = _version(answer) or _bounded(_etag(session, event_id))
     return Found(RemoteEvent(event_id, etag, revision=told.revision, sequence=told.sequence), told)
+
+
+def _is_missing(session: Session, event_id: EventId) -> bool:
+    """Whether a server that forbids to look at what is not there (Robur) says so when asked by name."""
+    folder = f"{event_id.rpartition('/')[0]}/"
+    answer = session.report(session.reach.url_of(folder), protocol.calendar_multiget([event_id]))
+    if answer.status != 207:
+        return False
+    told = {canonical(session.reach.id_in(member.href, answer.url)): member for member in multistatus(answer.body, 207)}
+    member = told.get(canonical(event_id))
+    return member is not None and member.gone
 
 
 def put(session: Session, ref: EventRef, booking: Booking, known: RemoteEvent | None) -> RemoteEvent:
@@ -100,7 +113,7 @@ def delete(session: Session, ref: EventRef, known: RemoteEvent) -> None:
         if find(session, known.event_id) is None:
             return
         raise
-    if answer.status in (404, 410):
+    if answer.status in (404, 410) or (answer.status == 403 and find(session, known.event_id) is None):
         return
     if answer.status == 207:
         # RFC 4918 section 9.6.1: what could not be deleted, and why. An empty list would be a contradiction.
