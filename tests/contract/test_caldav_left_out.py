@@ -9,7 +9,7 @@ import pytest
 
 from calendar_server.core.model import CalendarId, Interval
 from calendar_server.errors import ProviderUnavailable
-from calendar_server.providers.caldav_memory import unpack_signals
+from calendar_server.providers.caldav_memory import unpack_known, unpack_signals
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.mirrors import Mirror, fetched, just_before, picture, reports, settled
 from tests.contract.worlds import WINDOW, at, soon
@@ -131,6 +131,28 @@ def test_what_went_while_it_was_read_is_gone(account: StrangeAccount) -> None:
         read = mirror.refresh()
     assert f"{WORK}e3.ics" not in (read.event_ids or ())
     assert picture(mirror.refresh()) == picture(mirror.fresh())
+
+
+@pytest.mark.parametrize("quirks", SERVERS)
+def test_what_only_the_list_leaves_out_is_not_gone(account: StrangeAccount, quirks: list[str]) -> None:
+    account.dav.quirks.update(quirks)
+    account.dav.shelves[WORK].unlisted = {"e3.ics"}
+    mirror = unread(account)
+    assert starts(mirror) == NINE
+    assert not by_name(mirror)
+
+
+def test_what_is_no_event_and_gone_is_forgotten(account: StrangeAccount) -> None:
+    account.dav.put(f"{WORK}photo", event("photo", 4, component="VTODO"))
+    account.dav.shelves[WORK].kinds["photo"] = "image/png"
+    mirror = settled(account)
+    del account.dav.shelves[WORK].resources["photo"]
+    account.dav.note(f"{WORK}photo")
+    mirror.refresh()
+    assert mirror.remembered is not None
+    known = unpack_known(mirror.remembered.memory)
+    assert known is not None
+    assert known.others == {}
 
 
 def test_a_todo_says_nothing_about_the_query(account: StrangeAccount) -> None:

@@ -135,6 +135,8 @@ class Shelf:
     """Resources whose calendar-data comes with a status of its own."""
     hidden: set[str] = field(default_factory=set)
     """Resources that calendar-query leaves out."""
+    unlisted: set[str] = field(default_factory=set)
+    """Resources that the calendar's list leaves out."""
     without_etag: set[str] = field(default_factory=set)
     """Resources that have no ETag."""
     kinds: dict[str, str] = field(default_factory=dict)
@@ -362,7 +364,8 @@ class StrangeDav:
                 if place != path and place.startswith(path) and place.count("/") == path.count("/") + 1:
                     responses.append(self._told(place, wanted, self._of_collection(place), 1))
             if path in self.shelves:
-                for resource in self.shelves[path].resources:
+                unlisted = self.shelves[path].unlisted
+                for resource in [each for each in self.shelves[path].resources if each not in unlisted]:
                     responses.append(self._told(path + resource, wanted, self._of_resource(path + resource), 1))
                 if "lists_folder" in self.quirks:
                     responses.append(self._told(f"{path}folder/", wanted, {f"{D}resourcetype": "<D:collection/>"}, 1))

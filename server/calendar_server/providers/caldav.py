@@ -353,6 +353,9 @@ class CaldavProvider:
         listing = list_members(here.session, here.calendar_id, self._calendar_events, here.token_asked)
         held = here.held_in(listing)
         changes = left_out(listing, known)
+        if held:
+            # A list that lacks what was read just now is not whole.
+            changes.gone = set()
         if not changes.tell:
             signals = replace(signals, settled=complete and held)
             return Refreshed(read, pack(signals, replace(known, others=changes.others)))
@@ -388,7 +391,7 @@ class CaldavProvider:
             signals = here.old_signals() if same else here.signals_after(changes, Texts())
             signals = replace(signals, digest=here.signals.digest)
             if changes.others != known.others:
-                return Refreshed(None, pack(signals, known))
+                return Refreshed(None, pack(signals, replace(known, others=changes.others)))
             return Refreshed(None, with_signals(before.memory, signals))
         floating = known.floating or None
         if floating is None and (kept or here.alone):
