@@ -109,6 +109,20 @@ def test_a_new_event_that_a_query_leaves_out_is_found_by_the_next_full_read(acco
     assert by_name(mirror)
 
 
+@pytest.mark.parametrize("quirk", ["", "leading_newline"], ids=["in the same words", "in others"])
+def test_an_answer_with_nothing_in_it_is_never_believed_by_itself(account: StrangeAccount, quirk: str) -> None:
+    """Not even where signals and answer are as they were when there was nothing."""
+    account.dav.quirks |= {"query_answers_nothing", "frozen_signals"}
+    resources = dict(account.dav.shelves[WORK].resources)
+    account.dav.shelves[WORK].resources.clear()
+    mirror = unread(account)
+    assert starts(mirror) == []
+    assert starts(mirror, full=True) == []
+    account.dav.shelves[WORK].resources.update(resources)
+    account.dav.quirks.add(quirk)
+    assert starts(mirror, full=True) == NINE
+
+
 def test_what_came_while_it_was_read_says_nothing_about_the_query(account: StrangeAccount) -> None:
     mirror = unread(account)
 

@@ -53,6 +53,14 @@ def test_the_same_answer_is_not_read_again(account: StrangeAccount, mirror: Mirr
     assert picture(read) == picture(mirror.fresh())
 
 
+def test_nor_is_it_where_all_events_are_outside_of_the_window(account: StrangeAccount) -> None:
+    account.dav.put(f"{WORK}far.ics", event("far", 28))
+    mirror = settled(account)
+    mirror.refresh_in_full()
+    assert mirror.unchanged
+    assert reports(account) == ["PROPFIND 0", "calendar-query"]
+
+
 def test_it_is_asked_about_afterwards_as_before(account: StrangeAccount, mirror: Mirror) -> None:
     mirror.refresh_in_full()
     account.dav.log.clear()

@@ -92,6 +92,7 @@ from calendar_server.providers.caldav_refresh import (
     Refresh,
     asked_for,
     find_changes,
+    holds_any,
     left_out,
     loses,
     report_suffices,
@@ -283,12 +284,13 @@ class CaldavProvider:
             return self._read_parts(here, changes, None, first=first)
         digest = digest_of(answer)
         same = last is not None and here.stands_for(last) and last.digest == digest
-        if before is not None and before.full and last is not None and same and not here.differs(last):
+        as_it_was = same and last is not None and not here.differs(last)
+        if before is not None and before.full and last is not None and as_it_was and holds_any(before):
             return Refreshed(None, with_signals(before.memory, here.signals_as(last)), lambda: ids_in(before.memory))
 
         def doubtful(there: frozenset[EventId] | None) -> bool:
-            # It is the first, or shows nothing of what is different, or less than there was.
-            return before is None or same or loses(before, there, changes)
+            # It is the first, or shows nothing at all, or nothing of what is different, or less than there was.
+            return before is None or not there or same or loses(before, there, changes)
 
         if not changes.others:
             question = Question(

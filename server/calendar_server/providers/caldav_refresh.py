@@ -22,9 +22,9 @@ servers go through the whole calendar twice.
 
 Some servers leave events out of what they answer when all are asked for at once: those that began long ago (OX App Suite,
 Yahoo), or every one of them (Stalwart 0.15). So the first read of a window is held against the list, which tells the signals
-as well; and so is a later one that shows less than was there, or the same although the signals tell of a change. What is
-only in the list is read by name. Where the signals say that nothing has come in between, the query is not relied on again in
-this window, which moves once a day.
+as well; and so is a later one that shows nothing, or less than was there, or the same although the signals tell of a change.
+What is only in the list is read by name. Where the signals say that nothing has come in between, the query is not relied on
+again in this window, which moves once a day.
 
 And where nothing lies in the calendar's own zone, the report itself is the look from then on, for ``LOOK_EVERY_S`` seconds
 after each real one: with the same token and without a member it says that nothing has changed, else what has. It is one
@@ -45,7 +45,7 @@ from calendar_server.core.model import BusyEvent, CalendarId, EventId, Unreadabl
 from calendar_server.errors import ProviderError
 from calendar_server.providers.base import Remembered
 from calendar_server.providers.caldav_members import Kind, Listed, Texts, is_folder, kind_of
-from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, signals_of
+from calendar_server.providers.caldav_memory import Known, Signals, fingerprint, ids_in, signals_of
 from calendar_server.providers.caldav_protocol import CTAG, SIGNALS, SYNC_TOKEN, Member
 from calendar_server.providers.caldav_reading import BATCH, Listing, Report, changed_since, list_members, look_at
 from calendar_server.providers.caldav_session import Session
@@ -244,6 +244,11 @@ class Refresh:
             return False
         basis = (self.calendar_id, *sorted(self.reading.addresses))
         return self.signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+
+
+def holds_any(before: Remembered) -> bool:
+    """Whether anything is remembered of it, within the window or not."""
+    return bool(before.read.events or before.read.unreadable or ids_in(before.memory))
 
 
 def loses(before: Remembered, event_ids: frozenset[EventId] | None, changes: Changes) -> bool:
