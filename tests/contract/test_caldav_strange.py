@@ -401,7 +401,10 @@ class TestWriting:
         account.dav.quirks.add(quirk)
         assert account.put().event_id == f"{WORK}renamed-{UID}.ics"
 
-    @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_without_place", "uid_conflict_is_400"])
+    @pytest.mark.parametrize(
+        "quirk",
+        ["one_uid_per_account", "uid_conflict_of_cards", "uid_conflict_without_place", "uid_conflict_is_400"],
+    )
     def test_an_event_that_was_renamed_before_is_adopted(self, account: StrangeAccount, quirk: str) -> None:
         account.connect()
         account.dav.quirks |= {"renames_silently", quirk}
@@ -426,7 +429,7 @@ class TestWriting:
         account.put()
         assert account.put(2).event_id == f"{WORK}renamed-{UID}.ics"
 
-    @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_without_place"])
+    @pytest.mark.parametrize("quirk", ["one_uid_per_account", "uid_conflict_of_cards", "uid_conflict_without_place"])
     def test_a_uid_that_another_calendar_holds_is_left_alone(self, account: StrangeAccount, quirk: str) -> None:
         account.dav.shelves["/dav/home/other/"] = Shelf("Other")
         account.dav.put(f"/dav/home/other/{UID}.ics", event(UID))

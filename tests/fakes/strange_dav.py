@@ -47,6 +47,7 @@ QUIRKS = {
     "swallows_events": "a PUT is answered with 201 and forgotten",
     "html_after_put": "a PUT is answered with 200 and a page, and forgotten",
     "one_uid_per_account": "a uid that stands in any other place is refused with no-uid-conflict and its place",
+    "uid_conflict_of_cards": "as one_uid_per_account, by the name that it has for address books, without the place",
     "uid_conflict_without_place": "as one_uid_per_account, without the place",
     "uid_conflict_at_its_place": "a PUT of a new event where it stands is 412 with no-uid-conflict and the place as a text",
     "uid_conflict_is_400": "as one_uid_per_account, within the calendar, with a bare 400",
@@ -574,6 +575,8 @@ class StrangeDav:
                 if uid and f"UID:{uid[1].strip()}" in text and (place, resource) != (f"{folder}/", name):
                     if "one_uid_per_account" in self.quirks:
                         return _error(403, f"<C:no-uid-conflict><D:href>{place}{resource}</D:href></C:no-uid-conflict>")
+                    if "uid_conflict_of_cards" in self.quirks:
+                        return _error(403, '<no-uid-conflict xmlns="urn:ietf:params:xml:ns:carddav"/>')
                     if "uid_conflict_is_400" in self.quirks and place == f"{folder}/":
                         return _Whole(400, [], b"uid exists")
                     if "uid_conflict_without_place" in self.quirks:

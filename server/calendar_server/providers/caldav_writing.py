@@ -53,7 +53,8 @@ _REFUSING = frozenset(
         "valid-calendar-object-resource",
     )
 ) | {protocol.DAV + "quota-not-exceeded", protocol.DAV + "sufficient-disk-space"}
-_UID_TAKEN = protocol.CALDAV + "no-uid-conflict"
+# One server names the precondition of address books instead (Purelymail).
+_UID_TAKEN = frozenset({protocol.CALDAV + "no-uid-conflict", "{urn:ietf:params:xml:ns:carddav}no-uid-conflict"})
 _REFUSED_STATUSES = frozenset({400, 413, 414, 415, 422, 507})
 
 
@@ -133,7 +134,7 @@ def _create(session: Session, ref: EventRef, booking: Booking) -> RemoteEvent:
     if 200 <= answer.status < 300:
         return _confirmed(session, ref, booking, ref.event_id, answer, sequence=0, created=True)
     names, hrefs = error_names(answer.body)
-    if _UID_TAKEN in names or answer.status == 409:
+    if names & _UID_TAKEN or answer.status == 409:
         _there(session, ref.calendar_id)
         return _adopt(session, ref, booking, hrefs, answer)
     if answer.status == 400 and _find_uid(session, ref):
@@ -245,7 +246,7 @@ def _fences(etag: str) -> tuple[str, ...]:
 def _refusal(session: Session, calendar_id: CalendarId, answer: Answer, known: RemoteEvent | None) -> CalendarError:
     """What a refused write means. May look at the calendar to tell it from the event."""
     names, _ = error_names(answer.body)
-    if answer.status == 412 or _UID_TAKEN in names:
+    if answer.status == 412 or names & _UID_TAKEN:
         return PreconditionFailed("The event has changed since it was looked at.")
     if names & _REFUSING or answer.status in _REFUSED_STATUSES:
         return ProviderRefused(f"The server refuses this event (status {answer.status}).")
