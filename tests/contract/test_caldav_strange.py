@@ -414,6 +414,19 @@ class TestWriting:
         assert "SUMMARY:Later" in account.ours()[renamed.event_id]
         assert len(account.ours()) == 1
 
+    @pytest.mark.parametrize("search", ["search_finds_nothing", "query_answers_nothing", "no_calendar_query"])
+    @pytest.mark.parametrize("quirk", ["uid_conflict_without_place", "uid_conflict_is_400"])
+    def test_where_a_search_is_of_no_use_the_calendar_is_looked_through(
+        self, account: StrangeAccount, search: str, quirk: str
+    ) -> None:
+        account.dav.put(f"{WORK}another.ics", event("another"))
+        account.connect()
+        account.dav.quirks |= {"renames_silently", search, quirk}
+        renamed = account.put()
+        assert renamed.event_id == f"{WORK}renamed-{UID}.ics"
+        assert account.put(2, None).event_id == renamed.event_id
+        assert list(account.ours()) == [renamed.event_id]
+
     def test_an_event_at_its_very_place_is_not_taken_for_a_renamed_one(self, account: StrangeAccount) -> None:
         account.connect()
         account.dav.quirks.add("uid_conflict_at_its_place")

@@ -75,6 +75,7 @@ QUIRKS = {
     "token_at_depth_0": "sync-token is 500 at depth 1",
     # reading
     "no_calendar_query": "calendar-query is refused with 403 supported-report",
+    "search_finds_nothing": "calendar-query for a uid answers nothing",
     "query_without_data": "calendar-query leaves calendar-data out",
     "query_answers_nothing": "calendar-query answers no resource, and says that it went well",
     "query_answers_all": "calendar-query answers every resource, todos too",
@@ -452,7 +453,8 @@ class StrangeDav:
             if "no_calendar_query" in self.quirks:
                 return _error(403, "<D:supported-report/>")
             names = [name for name in shelf.resources if name not in shelf.hidden]
-            if "query_answers_nothing" in self.quirks:
+            searched = tree.find(f".//{C}text-match") is not None and "search_finds_nothing" in self.quirks
+            if searched or "query_answers_nothing" in self.quirks:
                 names = []
             if "query_answers_all" not in self.quirks:
                 names = [name for name in names if "BEGIN:VTODO" not in shelf.resources[name]]
