@@ -243,6 +243,14 @@ class TestFaultsInTheMidst:
         account.dav.recover()
         assert_same(mirror)
 
+    def test_a_list_that_is_cut_short_fails_the_refresh(self, account: StrangeAccount, mirror: Mirror) -> None:
+        account.dav.quirks |= {"no_sync", "list_is_cut"}
+        account.dav.put(f"{WORK}e1.ics", event("e1", 6))
+        with pytest.raises(ProviderUnavailable):
+            mirror.refresh()
+        account.dav.quirks.discard("list_is_cut")
+        assert_same(mirror)
+
     def test_a_report_that_never_comes_ends_at_the_deadline(self, account: StrangeAccount, mirror: Mirror) -> None:
         account.dav.put(f"{WORK}e5.ics", event("e5", 6))
         stall(account, "REPORT", "sync-collection")

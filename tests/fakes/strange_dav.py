@@ -81,6 +81,7 @@ QUIRKS = {
     "query_answers_all": "calendar-query answers every resource, todos too",
     "multiget_forgets": "calendar-multiget leaves the last one out",
     "multiget_404": "calendar-multiget says 404 of every resource whose name begins with gone",
+    "list_is_cut": "the calendar's list leaves the last out, and says at its end 507 of the calendar itself",
     "lists_folder": "the calendar has a collection in it",
     "no_multiget": "calendar-multiget is refused with 403 supported-report",
     # what has changed
@@ -369,6 +370,8 @@ class StrangeDav:
                 unlisted = self.shelves[path].unlisted
                 for resource in [each for each in self.shelves[path].resources if each not in unlisted]:
                     responses.append(self._told(path + resource, wanted, self._of_resource(path + resource), 1))
+                if "list_is_cut" in self.quirks:
+                    responses = [*responses[:-1], _response(self._href(path), status=507)]
                 if "lists_folder" in self.quirks:
                     responses.append(self._told(f"{path}folder/", wanted, {f"{D}resourcetype": "<D:collection/>"}, 1))
         return _xml(_multistatus(*responses))

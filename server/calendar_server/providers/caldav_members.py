@@ -101,7 +101,11 @@ def members_of(
         if itself.gone:
             raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
         if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in protocol.SIGNALS):
-            raise ProviderUnavailable("The server could not tell all that is in the calendar.")
+            raise _not_all()
+    wanted = canonical(reach.id_of(url))
+    if any(member.broken and canonical(id) == wanted for id, member in zip(ids, members, strict=True)):
+        # Who cuts an answer short says so at its end, after what it says of the calendar (Stalwart; RFC 6578 section 3.6).
+        raise _not_all()
     if len(members) - (itself is not None) > most:
         raise ProviderUnavailable(f"The calendar has more than the {most} events that are read.")
     found = []
@@ -110,6 +114,10 @@ def members_of(
             event_id = EventId(member_id(calendar_id, id))
             found.append((Listed(event_id, member.href, strong(member.text(protocol.ETAG))), member))
     return found
+
+
+def _not_all() -> ProviderUnavailable:
+    return ProviderUnavailable("The server could not tell all that is in the calendar.")
 
 
 def is_folder(member: Member) -> bool:
