@@ -20,11 +20,11 @@ very token of the look, of which every text came with the etag that the report t
 it should be, so until a full read finds something else it alone is asked for (RFC 6578 section 4): for ctag and token some
 servers go through the whole calendar twice.
 
-Some servers leave events out of what they answer when all are asked for at once: those that began long ago (OX App Suite,
-Yahoo), or every one of them (Stalwart 0.15). So the first read of a window is held against the list, which tells the signals
-as well; and so is a later one that shows nothing, or less than was there, or the same although the signals tell of a change.
-What is only in the list is read by name. Where the signals say that nothing has come in between, the query is not relied on
-again in this window, which moves once a day.
+Some servers leave events out of what they answer when all are asked for at once: those that began long ago (Yahoo), or every
+one of them (Stalwart 0.15). So the first read of a window is held against the list, which tells the signals as well; and so
+is a later one that shows nothing, or less than was there, or the same although the signals tell of a change. What is only in
+the list is read by name. Where the signals say that nothing has come in between, the query is not relied on again in this
+window, which moves once a day.
 
 And where nothing lies in the calendar's own zone, the report itself is the look from then on, for ``LOOK_EVERY_S`` seconds
 after each real one: with the same token and without a member it says that nothing has changed, else what has. It is one
