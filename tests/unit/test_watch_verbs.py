@@ -8,17 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from calendar_server.core.model import (
-    DAY,
-    SECOND,
-    CalendarId,
-    Connection,
-    ConnectionId,
-    ConnectionStatus,
-    OrganizationId,
-    ProviderName,
-    SyncStatus,
-)
+from calendar_server.core.model import DAY, SECOND, CalendarId, Connection, ProviderName
 from calendar_server.errors import (
     CalendarGone,
     NotFound,
@@ -31,6 +21,7 @@ from calendar_server.providers.base import Deadline, Link, Secret, Watch, Watche
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.google import PRIMARY, GoogleProvider
 from calendar_server.providers.microsoft import MicrosoftProvider
+from tests.fakes.connections import connection_of
 from tests.fakes.google import GoogleFake
 from tests.fakes.microsoft import MicrosoftFake
 from tests.fakes.raw_server import RawServer, answer
@@ -49,22 +40,7 @@ def answering(body: bytes) -> RawServer:
 
 
 def connection(provider: ProviderName, subject: str) -> Connection:
-    return Connection(
-        id=ConnectionId("cal_1"),
-        organization_id=OrganizationId("org_1"),
-        owner="",
-        provider=provider,
-        subject=subject,
-        account_email="anna@example.org",
-        calendar_id=PRIMARY,
-        busy_calendar_ids=(PRIMARY,),
-        status=ConnectionStatus.ACTIVE,
-        sync_status=SyncStatus.CONNECTED,
-        sync_error=None,
-        last_sync_at=None,
-        connected_at=0,
-        grant_version=1,
-    )
+    return connection_of(provider, subject, "anna@example.org", PRIMARY)
 
 
 @dataclass

@@ -16,18 +16,14 @@ from calendar_server.core.model import (
     Calendar,
     CalendarId,
     CalendarRead,
-    Connection,
-    ConnectionId,
-    ConnectionStatus,
     Instant,
     Interval,
-    OrganizationId,
     ProviderName,
-    SyncStatus,
 )
 from calendar_server.errors import NotFound
 from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent, Secret
 from calendar_server.providers.google import PRIMARY, GoogleProvider
+from tests.fakes.connections import connection_of
 from tests.fakes.google import GoogleFake, GoogleUser
 from tests.fakes.google_accounts import ALL_SCOPES
 from tests.fakes.google_calendars import GoogleCalendar, Json
@@ -91,22 +87,7 @@ class Desk:
     @property
     def link(self) -> Link:
         self.access_token = self.access_token or self._token()
-        connection = Connection(
-            id=ConnectionId("cal_1"),
-            organization_id=OrganizationId("org_1"),
-            owner="",
-            provider=ProviderName.GOOGLE,
-            subject=self.anna.user.sub,
-            account_email=self.anna.email,
-            calendar_id=self.calendar_id,
-            busy_calendar_ids=(self.calendar_id,),
-            status=ConnectionStatus.ACTIVE,
-            sync_status=SyncStatus.CONNECTED,
-            sync_error=None,
-            last_sync_at=None,
-            connected_at=0,
-            grant_version=1,
-        )
+        connection = connection_of(ProviderName.GOOGLE, self.anna.user.sub, self.anna.email, self.calendar_id)
         return Link(connection, Secret({"access_token": self.access_token}), self._check, self._renew)
 
     def use(self, calendar: GoogleCalendar) -> Desk:

@@ -12,19 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from calendar_server.core.model import (
-    SECOND,
-    BlockReason,
-    CalendarId,
-    Connection,
-    ConnectionId,
-    ConnectionStatus,
-    Instant,
-    Interval,
-    OrganizationId,
-    ProviderName,
-    SyncStatus,
-)
+from calendar_server.core.model import BlockReason, CalendarId, Interval, ProviderName
 from calendar_server.errors import (
     CalendarError,
     CalendarGone,
@@ -37,24 +25,13 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline, Link, Secret
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.google import PRIMARY, GoogleProvider
+from tests.fakes.connections import connection_of
 from tests.fakes.google import GoogleFake, GoogleUser
 from tests.fakes.google_calendars import GoogleCalendar
 from tests.fakes.mirror import Mirror
+from tests.unit.google.desk import WEEK, at, clock
 
 LOOK = "syncToken="
-
-
-def clock(day: int, hour: int = 0) -> datetime:
-    """What a clock in UTC shows in December 2026."""
-    return datetime(2026, 12, day, hour, tzinfo=UTC)
-
-
-def at(day: int, hour: int = 0) -> Instant:
-    """The same as an instant."""
-    return int(clock(day, hour).timestamp()) * SECOND
-
-
-WEEK = Interval(at(1), at(8))
 
 
 class Desk(Mirror):
@@ -66,22 +43,7 @@ class Desk(Mirror):
         self.live = True
         self.good_renewals = True
         provider = GoogleProvider(egress, api_url=google.api_url, calendar_events=2000)
-        connection = Connection(
-            id=ConnectionId("cal_1"),
-            organization_id=OrganizationId("org_1"),
-            owner="",
-            provider=ProviderName.GOOGLE,
-            subject=self.anna.user.sub,
-            account_email=self.anna.email,
-            calendar_id=PRIMARY,
-            busy_calendar_ids=(PRIMARY,),
-            status=ConnectionStatus.ACTIVE,
-            sync_status=SyncStatus.CONNECTED,
-            sync_error=None,
-            last_sync_at=None,
-            connected_at=0,
-            grant_version=1,
-        )
+        connection = connection_of(ProviderName.GOOGLE, self.anna.user.sub, self.anna.email, PRIMARY)
         super().__init__(provider, Link(connection, self._secret(), self._check, self._renew), PRIMARY, WEEK)
         self.calendar = self.anna.primary
 
@@ -127,13 +89,6 @@ def egress() -> Iterator[Egress]:
     out = Egress(allow=AllowList.parse(""), exchange_s=10, answer_bytes=400_000)
     yield out
     out.close()
-
-
-@pytest.fixture
-def google() -> Iterator[GoogleFake]:
-    with GoogleFake() as fake:
-        yield fake
-        fake.assert_clean()
 
 
 @pytest.fixture

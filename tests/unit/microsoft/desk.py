@@ -14,19 +14,15 @@ from calendar_server.core.model import (
     BookingStatus,
     CalendarId,
     CalendarRead,
-    Connection,
-    ConnectionId,
-    ConnectionStatus,
     EventId,
     Instant,
     Interval,
-    OrganizationId,
     ProviderName,
-    SyncStatus,
 )
 from calendar_server.errors import NotFound
 from calendar_server.providers.base import Deadline, EventRef, Link, RemoteEvent, Secret
 from calendar_server.providers.microsoft import MicrosoftProvider
+from tests.fakes.connections import connection_of
 from tests.fakes.entra import KNOWN_SCOPES
 from tests.fakes.mailbox import Calendar, Event, Mailbox
 from tests.fakes.microsoft import GraphUser, MicrosoftFake
@@ -89,21 +85,8 @@ class Desk:
     @property
     def link(self) -> Link:
         self.access_token = self.access_token or self._token()
-        connection = Connection(
-            id=ConnectionId("cal_1"),
-            organization_id=OrganizationId("org_1"),
-            owner="",
-            provider=ProviderName.MICROSOFT,
-            subject=self.anna.user.id,
-            account_email="anna@contoso.example",
-            calendar_id=CalendarId(self.calendar.id),
-            busy_calendar_ids=(CalendarId(self.calendar.id),),
-            status=ConnectionStatus.ACTIVE,
-            sync_status=SyncStatus.CONNECTED,
-            sync_error=None,
-            last_sync_at=None,
-            connected_at=0,
-            grant_version=1,
+        connection = connection_of(
+            ProviderName.MICROSOFT, self.anna.user.id, "anna@contoso.example", CalendarId(self.calendar.id)
         )
         return Link(connection, Secret({"access_token": self.access_token}), self._check, self._renew)
 

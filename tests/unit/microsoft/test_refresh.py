@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from calendar_server.core.model import (
-    SECOND,
-    BlockReason,
-    CalendarId,
-    Connection,
-    ConnectionId,
-    ConnectionStatus,
-    Instant,
-    Interval,
-    OrganizationId,
-    ProviderName,
-    SyncStatus,
-)
+from calendar_server.core.model import BlockReason, CalendarId, Interval, ProviderName
 from calendar_server.errors import (
     CalendarError,
     CalendarGone,
@@ -36,25 +24,14 @@ from calendar_server.errors import (
 from calendar_server.providers.base import Deadline, Link, Secret
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.microsoft import MicrosoftProvider
+from tests.fakes.connections import connection_of
 from tests.fakes.mailbox import CUSTOM_ZONE, Calendar, Event, Mailbox, Occurrence, Series
 from tests.fakes.microsoft import GraphUser, MicrosoftFake
 from tests.fakes.mirror import Mirror
+from tests.unit.microsoft.desk import WEEK, at, local
 
 LOOK = "deltatoken="
 """In the address of a look; a further page of one, or of a mark, has a `skiptoken`."""
-
-
-def local(day: int, hour: int = 0) -> datetime:
-    """What a clock shows in December 2026."""
-    return datetime(2026, 12, day, hour)
-
-
-def at(day: int, hour: int = 0) -> Instant:
-    """The same in UTC, as an instant."""
-    return int(local(day, hour).replace(tzinfo=UTC).timestamp()) * SECOND
-
-
-WEEK = Interval(at(1), at(8))
 
 
 class Desk(Mirror):
@@ -67,22 +44,7 @@ class Desk(Mirror):
         self.good_renewals = True
         provider = MicrosoftProvider(egress, graph_url=microsoft.graph_url, calendar_events=1000)
         calendar_id = CalendarId(self.mailbox.default.id)
-        connection = Connection(
-            id=ConnectionId("cal_1"),
-            organization_id=OrganizationId("org_1"),
-            owner="",
-            provider=ProviderName.MICROSOFT,
-            subject=self.anna.user.id,
-            account_email="anna@contoso.example",
-            calendar_id=calendar_id,
-            busy_calendar_ids=(calendar_id,),
-            status=ConnectionStatus.ACTIVE,
-            sync_status=SyncStatus.CONNECTED,
-            sync_error=None,
-            last_sync_at=None,
-            connected_at=0,
-            grant_version=1,
-        )
+        connection = connection_of(ProviderName.MICROSOFT, self.anna.user.id, "anna@contoso.example", calendar_id)
         super().__init__(provider, Link(connection, self._secret(), self._check, self._renew), calendar_id, WEEK)
 
     @property
@@ -129,13 +91,6 @@ def egress() -> Iterator[Egress]:
     out = Egress(allow=AllowList.parse(""), exchange_s=10, answer_bytes=400_000)
     yield out
     out.close()
-
-
-@pytest.fixture
-def microsoft() -> Iterator[MicrosoftFake]:
-    with MicrosoftFake() as fake:
-        yield fake
-    assert fake.problems == []
 
 
 @pytest.fixture
