@@ -159,6 +159,7 @@ def spoiled(draw: st.DrawFn) -> bytes:
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n")
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n")
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+@example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3 ;a=b\r\nabc\r\n0\r\n\r\n")
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
 @example(b"HTTP/1.1 200 OK\r\n a: b\r\n\r\n")
 def test_nothing_is_read_that_h11_refuses_or_reads_otherwise(raw: bytes) -> None:
