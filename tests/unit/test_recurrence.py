@@ -23,8 +23,10 @@ from calendar_server.core.recurrence import (
     Until,
     occurrences,
     parse_rule,
+    walls,
     with_until,
 )
+from calendar_server.core.zones import wall_local
 
 NEW_YORK = ZoneInfo("America/New_York")
 FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -33,7 +35,10 @@ FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthChe
 def run(
     text: str, start: datetime, first: datetime | None = None, last: datetime = datetime(2100, 1, 1), **options: Any
 ) -> list[datetime]:
-    return list(occurrences(parse_rule(text), start, first or start, last, **{"limit": 100_000, **options}))
+    asked = (parse_rule(text), start, first or start, last)
+    found = list(occurrences(*asked, **{"limit": 100_000, **options}))
+    assert [wall_local(wall) for wall in walls(*asked, **{"limit": 100_000, **options})] == found
+    return found
 
 
 def dates(text: str, clock: str = "09:00") -> list[datetime]:

@@ -14,7 +14,17 @@ from calendar_server.core.ical import parse
 from calendar_server.core.intervals import from_datetime
 from calendar_server.core.vtimezone import Zones
 from calendar_server.core.windows_zones import WINDOWS_ZONES
-from calendar_server.core.zones import described, naive_instant, naive_local, named
+from calendar_server.core.zones import (
+    DAYS_MOST,
+    IanaZone,
+    NotedZone,
+    Zone,
+    described,
+    naive_instant,
+    naive_local,
+    named,
+    wall_local,
+)
 
 SUMMER = datetime(2026, 7, 1, 12)
 
@@ -172,6 +182,52 @@ def test_a_zone_of_the_texts_own_reads_gap_and_fold_like_the_databases(hour):
     assert berlin is not None
     for day in (datetime(2026, 3, 29, hour, 30), datetime(2026, 10, 25, hour, 30)):
         assert zone.instant(day) == berlin.instant(day)
+
+
+NAMES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Pacific/Apia", "Asia/Beirut"]
+
+
+def zones() -> dict[str, Zone]:
+    found = {name: zone for name in NAMES if (zone := named(name)) is not None}
+    mine, fixed = own(BERLIN.format(tzid="Mine")).find("Mine"), described("UTC+05:45")
+    assert mine is not None
+    assert fixed is not None
+    return {**found, "mine": mine, "fixed": fixed, "noted": NotedZone(mine)}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mine", "fixed", "noted"])
+@given(
+    days=st.lists(st.integers(0, 80 * 366), max_size=30),
+    seconds=st.lists(st.integers(0, 86_399), min_size=1, max_size=5),
+)
+@settings(max_examples=60)
+def test_many_local_times_at_once_are_read_as_each_of_them_is(name, days, seconds):
+    zone = zones()[name]
+    walls = [(datetime(1960, 1, 1).toordinal() - 1 + day) * 86_400 + second for day in days for second in seconds]
+    assert zone.instants(walls) == [zone.instant(wall_local(wall)) for wall in walls]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mine"])
+def test_days_on_which_clocks_are_changed_are_read_by_the_hour(name):
+    zone, first = zones()[name], datetime(2011, 12, 1).toordinal() - 1
+    walls = [first * 86_400 + 1800 * half for half in range(48 * 400)]
+    instants = [zone.instant(wall_local(wall)) for wall in walls]
+    assert zone.instants(walls) == instants
+    assert zone.instants(reversed(walls)) == instants[::-1]
+
+
+def test_of_very_many_days_not_all_are_kept():
+    zone = IanaZone("Europe/Berlin")
+    walls = [day * 86_400 + 43_200 for day in range(700_000, 700_000 + DAYS_MOST + 100)]
+    assert zone.instants(walls) == [zone.instant(wall_local(wall)) for wall in walls]
+    assert zone.days_kept <= DAYS_MOST
+
+
+def test_a_zone_that_was_asked_for_many_times_at_once_was_used():
+    noted = NotedZone(zones()["mine"])
+    assert not noted.used
+    noted.instants([0])
+    assert noted.used
 
 
 def test_a_name_of_the_database_is_not_redefined_by_a_text():

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from calendar_server.core.blocking import Standing, judge
@@ -163,14 +164,7 @@ def _read(resource: Resource, reading: Reading, floating: Zone, limit: int) -> R
         report.problem(Unreadable(document.damage))
     if len(report.events) > 2 * limit:
         return _unreadable(resource, f"The resource has more than {limit} occurrences.")
-    found = report.events if len(report.events) < 2 else sorted(set(report.events))
-    events = tuple(
-        [
-            _tuple(BusyEvent, (start, end, reason, resource.event_id, tentative))
-            for start, end, reason, tentative in found
-        ]
-    )
-    return ResourceBusy(events, tuple(report.unreadable))
+    return ResourceBusy(report.in_order(), tuple(report.unreadable))
 
 
 _tuple: Callable[[type[BusyEvent], tuple[Instant, Instant, BlockReason, EventId, bool]], BusyEvent] = tuple.__new__
@@ -209,7 +203,7 @@ class _Report:
     def __init__(self, event_id: EventId, window: Interval):
         self._event_id = event_id
         self._window = window
-        self.events: list[tuple[Instant, Instant, BlockReason, bool]] = []
+        self.events: list[BusyEvent] = []
         self.unreadable: list[UnreadableEvent] = []
 
     def problem(self, problem: Unreadable) -> None:
@@ -227,38 +221,53 @@ class _Report:
             self.unreadable.append(named_already)
 
     def occurrences(self, found: list[Occurrence]) -> None:
-        doubtful = [each for each in found if not each.event.certain and each.event.standing.blocks]
-        if doubtful:
-            only = doubtful[0]
-            tzid = only.event.start.tzid[:60]
-            self.problem(
-                Unreadable(
-                    f"The event's time zone {tzid!r} is not known." if tzid else "The event's time zone is not known.",
-                    interval=Interval(only.start - only.event.travel - EAST, only.end + WEST)
-                    if len(doubtful) == 1
-                    else None,
-                )
-            )
+        doubtful: list[Occurrence] = []
         since, until = self._window
-        for start, end, event in found:
+        event_id, add = self._event_id, self.events.append
+        for occurrence in found:
+            start, end, event = occurrence
             if not event.certain:
-                continue
-            if start < end and not event.travel:
+                if event.standing.blocks:
+                    doubtful.append(occurrence)
+            elif start < end and not event.travel:
                 # What nearly all of them are.
                 if start < until and since < end:
-                    self.events.append((start, end, event.standing.reason, event.standing.tentative))
+                    standing = event.standing
+                    add(_tuple(BusyEvent, (start, end, standing.reason, event_id, standing.tentative)))
             else:
                 self._add(start, end, event)
+        if doubtful:
+            self._doubt(doubtful)
 
     def _add(self, start: Instant, end: Instant, event: Event) -> None:
         reason, tentative = event.standing.reason, event.standing.tentative
         if start == end and reason.blocks:
             reason, tentative = BlockReason.ZERO_LENGTH, False
         if touches(Interval(start, end), self._window):
-            self.events.append((start, end, reason, tentative))
+            self.events.append(BusyEvent(start, end, reason, self._event_id, tentative))
         way = Interval(start - event.travel, start)
         if event.travel and reason.blocks and touches(way, self._window):
-            self.events.append((way.start, way.end, BlockReason.TRAVEL, tentative))
+            self.events.append(BusyEvent(way.start, way.end, BlockReason.TRAVEL, self._event_id, tentative))
+
+    def _doubt(self, doubtful: list[Occurrence]) -> None:
+        """Name occurrences of events whose zone is not known."""
+        only = doubtful[0]
+        tzid = only.event.start.tzid[:60]
+        self.problem(
+            Unreadable(
+                f"The event's time zone {tzid!r} is not known." if tzid else "The event's time zone is not known.",
+                interval=Interval(only.start - only.event.travel - EAST, only.end + WEST)
+                if len(doubtful) == 1
+                else None,
+            )
+        )
+
+    def in_order(self) -> tuple[BusyEvent, ...]:
+        """What was found by start, each once."""
+        if len(self.events) < 2:
+            return tuple(self.events)
+        found = sorted(self.events)
+        return (found[0], *[event for before, event in pairwise(found) if event != before])
 
 
 def _by_uid(calendars: Iterable[Component], addresses: frozenset[str]) -> Iterable[list[_Piece]]:

@@ -27,10 +27,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
+from itertools import islice
 
 from calendar_server.core.rule import Freq, Rule, RuleError, Skip, Until, parse_rule, with_until
 from calendar_server.core.rule_days import DayParts, month_start, year_start
+from calendar_server.core.zones import wall_local
 
 __all__ = [
     "STEPS_MAX",
@@ -42,6 +44,7 @@ __all__ = [
     "parse_rule",
     "runs",
     "runs_of_days",
+    "walls",
     "with_until",
 ]
 
@@ -73,14 +76,21 @@ def occurrences(
     (``with_until`` first if it was written in UTC). With ``all_day`` the results are midnights; BYHOUR, BYMINUTE and
     BYSECOND are ignored, as the RFC demands.
 
-    Raises ``RuleError`` at once for an all-day event that repeats within the day, and ``TooMuchWork`` while iterating
-    when there are more than ``limit`` occurrences or ``STEPS_MAX`` steps did not suffice.
+    Raises ``RuleError`` at once for an all-day event that repeats within the day, and ``TooMuchWork`` at once or while
+    iterating when there are more than ``limit`` occurrences or ``STEPS_MAX`` steps did not suffice.
     """
-    if all_day:
-        if rule.within_day:
-            raise RuleError("An event of whole days repeats within the day.")
-        start = datetime(start.year, start.month, start.day)
-    return _limited(_moments(rule, start, first, last, all_day), limit)
+    return map(wall_local, _limited(_moments(rule, start, first, last, all_day), limit))
+
+
+def walls(
+    rule: Rule, start: datetime, first: datetime, last: datetime, *, limit: int, all_day: bool = False
+) -> Sequence[int]:
+    """As ``occurrences``, all at once, in whole seconds since the beginning of year 1: see ``zones``."""
+    moments = _moments(rule, start, first, last, all_day)
+    found = moments if isinstance(moments, range) else tuple(islice(moments, limit + 1))
+    if len(found) > limit:
+        raise _too_often(limit)
+    return found
 
 
 def runs(
@@ -99,7 +109,7 @@ def runs(
     lower, stop = max(begin, _seconds(first, up=True)), min(_seconds(last, up=True), _after(rule.until))
     cuts = sorted({_seconds(one) for one in without if not one.microsecond})
     found = grid.runs(grid.counted(rule.count, begin, stop), lower, gap_s)
-    return ((_datetime(low), _datetime(high)) for run in found for low, high in grid.cut(run, cuts))
+    return ((wall_local(low), wall_local(high)) for run in found for low, high in grid.cut(run, cuts))
 
 
 def runs_of_days(
@@ -129,9 +139,9 @@ def _runs_of_days(
             if base + whole[0] >= lower and base + whole[-1] < stop:
                 if id(whole) not in known:
                     known[id(whole)] = _joined(whole, gap_s)
-                yield _datetime(base), whole, known[id(whole)]
+                yield wall_local(base), whole, known[id(whole)]
             elif inside := [time for time in whole if lower <= base + time < stop]:
-                yield _datetime(base), inside, _joined(inside, gap_s)
+                yield wall_local(base), inside, _joined(inside, gap_s)
 
 
 def _joined(moments: Sequence[int], gap_s: int) -> list[tuple[int, int]]:
@@ -145,11 +155,15 @@ def _joined(moments: Sequence[int], gap_s: int) -> list[tuple[int, int]]:
     return found
 
 
-def _limited(moments: Iterable[int], limit: int) -> Iterator[datetime]:
+def _limited(moments: Iterable[int], limit: int) -> Iterator[int]:
     for found, moment in enumerate(moments):
         if found >= limit:
-            raise TooMuchWork(f"The rule happens more than {limit} times.")
-        yield _datetime(moment)
+            raise _too_often(limit)
+        yield moment
+
+
+def _too_often(limit: int) -> TooMuchWork:
+    return TooMuchWork(f"The rule happens more than {limit} times.")
 
 
 class _Work:
@@ -166,25 +180,28 @@ class _Work:
             raise TooMuchWork("The rule takes too many steps to work out.")
 
 
-def _moments(rule: Rule, start: datetime, first: datetime, last: datetime, all_day: bool) -> Iterator[int]:
+def _moments(rule: Rule, start: datetime, first: datetime, last: datetime, all_day: bool) -> Iterable[int]:
+    if all_day:
+        if rule.within_day:
+            raise RuleError("An event of whole days repeats within the day.")
+        start = datetime(start.year, start.month, start.day)
     begin = _seconds(start)
     lower = max(begin, _seconds(first, up=True))
     stop = min(_seconds(last, up=True), _after(rule.until))
     if lower >= stop:
-        return
+        return ()
     work = _Work()
     times = (0,) if all_day else _times(rule, start, work)
     grid = _grid(rule, begin, times, work)
     if grid is not None:
-        yield from grid.moments(rule.count, begin, lower, stop)
-        return
+        return grid.moments(rule.count, begin, lower, stop)
     since = lower if rule.count is None else begin
     parts = DayParts.of(rule, start)
     if rule.within_day:
         blocks = _days_of_units(rule, parts, times, begin, since, stop, work)
     else:
         blocks = _blocks(rule, _periods(rule, parts, begin, since, stop, work), times, work)
-    yield from _counted(blocks, rule.count, begin, lower, stop)
+    return _counted(blocks, rule.count, begin, lower, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +212,16 @@ class _Grid:
     step: int
     offsets: Sequence[int]
 
-    def moments(self, count: int | None, begin: int, lower: int, stop: int) -> Iterator[int]:
+    def moments(self, count: int | None, begin: int, lower: int, stop: int) -> Iterable[int]:
         """Moments in ``[lower, stop)``; neither seeking nor COUNT takes more than a division."""
         if not self.offsets:
-            return
+            return ()
         stop = self.counted(count, begin, stop)
+        if len(self.offsets) == 1:
+            return range(self._at_or_after(lower), stop, self.step)
+        return self._between(lower, stop)
+
+    def _between(self, lower: int, stop: int) -> Iterator[int]:
         base = lower - (lower - self.anchor) % self.step
         while base < stop:
             for offset in self.offsets:
@@ -461,10 +483,6 @@ def _seconds(moment: datetime, *, up: bool = False) -> int:
     """Whole seconds since the year 1, rounded down, or ``up``."""
     since = moment - _ORIGIN
     return since.days * _DAY_S + since.seconds + (up and since.microseconds > 0)
-
-
-def _datetime(moment: int) -> datetime:
-    return _ORIGIN + timedelta(0, moment)
 
 
 def _date(day: int) -> date:

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 
 INTERVAL_MAX = 10**12
 """No step is longer than this many units: even seconds leave the years 1 to 9999 at the first step."""
@@ -99,6 +100,11 @@ def with_until(rule: Rule, until: datetime | None) -> Rule:
 
 def parse_rule(text: str) -> Rule:
     """Read the value of an RRULE property. Raises ``RuleError`` when it cannot be understood."""
+    # Most series of a calendar follow one of a few rules.
+    return _known_rule(text) if len(text) < 60 else _parse_rule(text)
+
+
+def _parse_rule(text: str) -> Rule:
     if len(text) > _TEXT_MAX:
         raise RuleError("The recurrence rule is too long.")
     parts = _split(text)
@@ -131,6 +137,8 @@ def parse_rule(text: str) -> Rule:
         raise RuleError("BYDAY has an ordinal beside BYWEEKNO.")
     return rule
 
+
+_known_rule = lru_cache(maxsize=1024)(_parse_rule)
 
 _WEEKDAYS = {name: number for number, name in enumerate(("MO", "TU", "WE", "TH", "FR", "SA", "SU"))}
 

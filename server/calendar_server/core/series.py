@@ -34,11 +34,12 @@ from calendar_server.core.recurrence import (
     parse_rule,
     runs,
     runs_of_days,
+    walls,
     with_until,
 )
 from calendar_server.core.rule import Freq
 from calendar_server.core.values import BadValue, Length, Moment, additions, moments
-from calendar_server.core.zones import Zone, naive_instant, naive_local
+from calendar_server.core.zones import Zone, naive_instant, naive_local, wall_local
 
 DATES_MAX = 10_000
 """Values of RDATE, and of EXDATE, in one event. A daily event for 27 years has as many occurrences."""
@@ -152,25 +153,27 @@ def expand(
     blocks = None if ranges else _often(event, component, replaced, search, context, problems)
     if blocks is not None:
         return blocks, problems
-    originals, ends = _originals(event, component, search, context, problems)
-    if "EXDATE" in component.properties or "EXRULE" in component.properties:
+    written = component.properties
+    removed = Keys()
+    if "EXDATE" in written or "EXRULE" in written:
         removed = _removed(event, component, search, context, problems)
-        keep = originals
-        if removed.instants or removed.dates:
-            keep = {at: local for at, local in originals.items() if not removed.has(at, local)}
-    else:
-        keep = originals
-    starts = [each.since for each in ranges]
-    found: list[Occurrence] = []
-    window, replaces = reach(event, context), bool(replaced.instants or replaced.dates)
     exactly = None if event.length.days else event.length.seconds * SECOND
-    if exactly and not (replaces or ends or event.travel):
-        # What nearly all of them are; and a range replaces something.
+    window = reach(event, context)
+    if exactly and not (ranges or event.travel or "RDATE" in written or removed.dates or replaced.dates):
+        # What nearly all of them are: nothing but instants counts.
         since, until = window.start - exactly, window.end
-        found = [_tuple(Occurrence, (at, at + exactly, event)) for at in sorted(keep) if since < at < until]
+        kept = _starts(event, component, search, context) - removed.instants - replaced.instants
+        found = [_tuple(Occurrence, (at, at + exactly, event)) for at in sorted(kept) if since < at < until]
         if len(found) > context.limit:
             raise _too_much(event, component, f"it happens more than {context.limit} times")
         return found, problems
+    originals, ends = _originals(event, component, search, context, problems)
+    keep = originals
+    if removed.instants or removed.dates:
+        keep = {at: local for at, local in originals.items() if not removed.has(at, local)}
+    replaces = bool(replaced.instants or replaced.dates)
+    starts = [each.since for each in ranges]
+    found = []
     for at in sorted(keep):
         local = keep[at]
         if replaces and replaced.has(at, local):
@@ -374,6 +377,21 @@ def _longest(length: Length) -> Instant:
     return (length.days * 86_400 + length.seconds) * SECOND + (DAY if length.days else 0)
 
 
+def _starts(event: Event, component: Component, search: Interval, context: Context) -> set[Instant]:
+    """All originals of an event without dates of its own."""
+    found = {event.first.start}
+    try:
+        for rule in _rules(component.all("RRULE")):
+            if rule.within_day:
+                found.update(at for at, _ in _ruled_by(rule, event, search, context))
+            else:
+                _, instants, last = _by_days(rule, event, search, context)
+                found.update(instants if last is None else [at for at in instants if at <= last])
+    except (RuleError, TooMuchWork, OverflowError) as error:
+        raise _too_much(event, component, str(error)) from error
+    return found
+
+
 def _originals(
     event: Event, component: Component, search: Interval, context: Context, problems: list[Unreadable]
 ) -> _Originals:
@@ -463,13 +481,22 @@ def _removed(
 def _ruled(
     lines: Sequence[Property], event: Event, search: Interval, context: Context
 ) -> Iterator[tuple[Instant, datetime]]:
+    for rule in _rules(lines):
+        yield from _ruled_by(rule, event, search, context)
+
+
+def _rules(lines: Sequence[Property]) -> Iterator[Rule]:
     if len(lines) > RULES_MAX:
         raise RuleError("The event has too many rules.")
     for line in lines:
-        yield from _ruled_by(parse_rule(line.value), event, search, context)
+        yield parse_rule(line.value)
 
 
 def _ruled_by(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
+    if not rule.within_day:
+        found, instants, last = _by_days(rule, event, search, context)
+        originals = zip(instants, map(wall_local, found), strict=True)
+        return originals if last is None else ((at, local) for at, local in originals if at <= last)
     if _is_even(rule) and not event.all_day:
         return _evenly(rule, event, search, context)
     return _on_the_wall(rule, event, search, context)
@@ -504,22 +531,29 @@ def _in_absolute_time(rule: Rule, event: Event) -> tuple[Rule, datetime]:
     return rule, naive_local(event.first.start)
 
 
+def _by_days(
+    rule: Rule, event: Event, search: Interval, context: Context
+) -> tuple[Sequence[int], Sequence[Instant], Instant | None]:
+    """A rule of days or more, in local time: walls, their instants, and the instant after which none of them counts."""
+    rule, last, first, stop = _on_wall_clock(rule, event, search, context)
+    found = walls(rule, event.start.local, first, stop, limit=_looser(context), all_day=event.all_day)
+    return found, event.zone.instants(found), last
+
+
 def _on_the_wall(rule: Rule, event: Event, search: Interval, context: Context) -> Iterator[tuple[Instant, datetime]]:
-    """The rule in local time."""
+    """A rule within the day, in local time."""
     zone = event.zone
     rule, last, first, stop = _on_wall_clock(rule, event, search, context)
-    # The additional days hold occurrences too, so the limit is looser here; it is counted exactly in `expand`.
-    limit = 2 * context.limit + 10_000
-    instant, within_day = zone.instant, rule.within_day
-    for local in occurrences(rule, event.start.local, first, stop, limit=limit, all_day=event.all_day):
-        at = instant(local)
-        if last is not None and at > last:
-            continue
-        yield at, local
-        if within_day:
-            again = _repeated(at, local, zone)
-            if again is not None and (last is None or again <= last):
-                yield again, local
+    for local in occurrences(rule, event.start.local, first, stop, limit=_looser(context), all_day=event.all_day):
+        at = zone.instant(local)
+        for instant in (at, _repeated(at, local, zone)):
+            if instant is not None and (last is None or instant <= last):
+                yield instant, local
+
+
+def _looser(context: Context) -> int:
+    """The additional days hold occurrences too; those in the window are counted exactly in `expand`."""
+    return 2 * context.limit + 10_000
 
 
 def _on_wall_clock(

@@ -13,7 +13,7 @@ from calendar_server.core.ical import Component, Property
 from calendar_server.core.model import Instant
 from calendar_server.core.recurrence import RuleError, TooMuchWork, occurrences, parse_rule, with_until
 from calendar_server.core.values import BadValue, Moment, additions, moment
-from calendar_server.core.zones import Zone, described, naive_instant, naive_local, named
+from calendar_server.core.zones import Zone, described, naive_instant, naive_local, named, wall_instant
 
 _LAST = datetime(2101, 1, 1)
 """Changes of clocks are worked out up to here. Windows end three years ahead."""
@@ -62,6 +62,10 @@ class OwnZone:
     def instant(self, local: datetime) -> Instant:
         wall = naive_instant(local)
         return wall - self._offsets[bisect_right(self._walls, wall)]
+
+    def instants(self, walls: Iterable[int]) -> list[Instant]:
+        changes, offsets = self._walls, self._offsets
+        return [wall - offsets[bisect_right(changes, wall)] for wall in map(wall_instant, walls)]
 
     def local(self, instant: Instant) -> datetime:
         return naive_local(instant + self._offsets[bisect_right(self._at, instant)])
