@@ -110,12 +110,49 @@ def test_events_without_uid_are_not_versions_of_each_other():
     assert len(read(calendar(first, second)).events) == 2
 
 
-def test_more_occurrences_than_the_limit_are_no_answer():
-    text = calendar(event("DTSTART:20260301T000000Z", "DURATION:PT1M", "RRULE:FREQ=HOURLY"))
-    assert len(read(text, limit=744).events) == 744
-    found = read(text, limit=743)
+@pytest.mark.parametrize(("freq", "times"), [("HOURLY", 744), ("DAILY", 31)])
+def test_more_occurrences_than_the_limit_are_no_answer(freq, times):
+    text = calendar(event("DTSTART:20260301T000000Z", "DURATION:PT1M", f"RRULE:FREQ={freq}"))
+    assert len(read(text, limit=times).events) == times
+    found = read(text, limit=times - 1)
     assert found.events == ()
     assert len(found.unreadable) == 1
+
+
+@pytest.mark.parametrize("duration", ["PT1H", "P1D"])
+def test_an_until_in_utc_ends_a_series_on_the_second(duration):
+    start = ("DTSTART;TZID=America/New_York:20260310T090000", f"DURATION:{duration}")
+    until = [(1, "20260312T125959Z"), (2, "20260312T130000Z")]
+    for more, moment in until:
+        found = read(calendar(event(*start, f"RRULE:FREQ=DAILY;UNTIL={moment}")))
+        assert [each.start for each in found.events] == [at(10 + day, 13) for day in range(1 + more)]
+        removed = read(calendar(event(*start, "RRULE:FREQ=DAILY;COUNT=5", f"EXRULE:FREQ=DAILY;UNTIL={moment}")))
+        assert [each.start for each in removed.events] == [at(10 + day, 13) for day in range(1 + more, 5)]
+
+
+def test_an_until_in_utc_ends_a_series_within_the_day_on_the_second():
+    start = ("DTSTART;TZID=America/New_York:20260310T090000", "DURATION:PT5M")
+    for until, times in (("20260310T135959Z", 1), ("20260310T140000Z", 2)):
+        found = read(calendar(event(*start, f"RRULE:FREQ=HOURLY;BYHOUR=9,10,11;UNTIL={until}")))
+        assert [each.start for each in found.events] == [at(10, 13 + hour) for hour in range(times)]
+
+
+def test_of_two_versions_that_are_equally_new_each_time_is_told_once():
+    texts = (event("DTSTART:20260310T090000Z", "DURATION:PT1H", f"RRULE:FREQ=DAILY;COUNT={times}") for times in (2, 3))
+    assert [each.start for each in read(calendar(*texts)).events] == [at(day, 9) for day in (10, 11, 12)]
+
+
+def test_occurrences_without_any_length_are_told_where_they_are():
+    text = calendar(event("DTSTART:20260302T090000Z", "DTEND:20260302T090000Z", "RRULE:FREQ=DAILY"))
+    found = read(text, Interval(at(10, 9), at(12, 9)))
+    assert [(each.start, each.reason) for each in found.events] == [
+        (at(day, 9), BlockReason.ZERO_LENGTH) for day in (10, 11)
+    ]
+
+
+def test_the_times_of_a_rule_mean_nothing_to_whole_days():
+    text = calendar(event("DTSTART;VALUE=DATE:20260310", "RRULE:FREQ=DAILY;BYHOUR=9;BYMINUTE=30;COUNT=2"))
+    assert [(each.start, each.end) for each in read(text).events] == [(at(10, 0), at(11, 0)), (at(11, 0), at(12, 0))]
 
 
 def test_the_way_to_an_occurrence_after_the_window_may_lie_in_it():

@@ -221,8 +221,8 @@ class _Report:
             self.unreadable.append(named_already)
 
     def occurrences(self, found: list[Occurrence]) -> None:
+        """Note occurrences that touch the window, ways to them included."""
         doubtful: list[Occurrence] = []
-        since, until = self._window
         event_id, add = self._event_id, self.events.append
         for occurrence in found:
             start, end, event = occurrence
@@ -231,9 +231,8 @@ class _Report:
                     doubtful.append(occurrence)
             elif start < end and not event.travel:
                 # What nearly all of them are.
-                if start < until and since < end:
-                    standing = event.standing
-                    add(_tuple(BusyEvent, (start, end, standing.reason, event_id, standing.tentative)))
+                standing = event.standing
+                add(_tuple(BusyEvent, (start, end, standing.reason, event_id, standing.tentative)))
             else:
                 self._add(start, end, event)
         if doubtful:
