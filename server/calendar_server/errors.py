@@ -166,14 +166,19 @@ class ScopeMissing(ProviderError):
 
 
 class EventUnreadable(ProviderError):
-    """An event could not be read and may block. Retrying helps once its owner has mended it."""
+    """An event could not be read and may block. Retrying helps once its owner has mended it.
+
+    Without an ``event_id`` it is whatever may be in a time that the provider does not show; ``message`` says so.
+    """
 
     reason = "EVENT_UNREADABLE"
 
-    def __init__(self, event_id: str, *, retry_after_s: float = 60):
+    def __init__(self, event_id: str, *, message: str = "", retry_after_s: float = 60):
         super().__init__(
-            f"The event {event_id} could not be read and may block. Mend it in the calendar, or ask with allow_partial.",
-            metadata={"eventId": event_id},
+            f"The event {event_id} could not be read and may block. Mend it in the calendar, or ask with allow_partial."
+            if event_id
+            else f"{message} Ask about another time, or with allow_partial.",
+            metadata={"eventId": event_id} if event_id else {},
             retry_after_s=retry_after_s,
         )
         self.event_id = event_id

@@ -72,6 +72,7 @@ QUIRKS = {
     "no_privileges": "current-user-privilege-set is not known",
     "time_zone_at_depth_0": "calendar-timezone is 404 at depth 1",
     "failing_property": "calendar-timezone is 500",
+    "failing_bounds": "min-date-time and max-date-time are 500",
     "token_at_depth_0": "sync-token is 500 at depth 1",
     # reading
     "no_calendar_query": "calendar-query is refused with 403 supported-report",
@@ -435,6 +436,7 @@ class StrangeDav:
         for tag in wanted:
             hidden = tag == f"{C}calendar-timezone" and "time_zone_at_depth_0" in self.quirks and depth == 1
             fails = tag == f"{C}calendar-timezone" and "failing_property" in self.quirks
+            fails = fails or (tag.endswith("-date-time") and "failing_bounds" in self.quirks)
             fails = fails or (tag == f"{D}sync-token" and "token_at_depth_0" in self.quirks and depth == 1)
             if fails and path in self.shelves:
                 broken += _element(tag, "")

@@ -9,6 +9,8 @@ import weakref
 import pytest
 
 from calendar_server.core.model import (
+    DAY,
+    UNTOLD,
     BlockReason,
     BookingId,
     BusyState,
@@ -16,6 +18,7 @@ from calendar_server.core.model import (
     Calendar,
     CalendarId,
     CalendarRead,
+    Connection,
     ConnectionId,
     EventId,
     Interval,
@@ -151,6 +154,36 @@ class TestUnreadableEvents:
         assert calendar.problem is not None
         assert calendar.problem.reason == "EVENT_UNREADABLE"
         assert ("/work/bad.ics", BlockReason.UNREADABLE) in [(e.event_id, e.reason) for e in calendar.events]
+
+
+class TestWhatIsNotShown:
+    @pytest.fixture
+    def connection(self, world: World) -> Connection:
+        """Whose provider shows nothing of a calendar from an hour after noon on."""
+        told = UnreadableEvent(UNTOLD, "The server shows nothing of it.", Interval(NOON + HOUR, NOON + 100 * DAY))
+        world.provider.add_unreadable(WORK, told)
+        return world.connect()
+
+    def test_it_is_not_free(self, world: World, connection: Connection) -> None:
+        with pytest.raises(BusyUnknown) as unknown:
+            world.busy(connection, window=Interval(NOON, NOON + 2 * HOUR))
+        assert unknown.value.first.reason == "EVENT_UNREADABLE"
+        assert "eventId" not in unknown.value.metadata
+        assert unknown.value.message == (
+            "The server shows nothing of it. Ask about another time, or with allow_partial."
+        )
+
+    def test_a_partial_answer_has_it_busy(self, world: World, connection: Connection) -> None:
+        window = Interval(NOON, NOON + 2 * HOUR)
+        answer = world.busy(connection, window=window, allow_partial=True, view=BusyView.EXPLAINED)
+        assert answer.busy == (Interval(NOON + HOUR, NOON + 2 * HOUR),)
+        assert not answer.complete
+
+    def test_what_is_shown_is_exact(self, world: World, connection: Connection) -> None:
+        world.owner_adds(NOON, NOON + HOUR // 2)
+        answer = world.busy(connection, window=Interval(NOON, NOON + HOUR))
+        assert answer.busy == (Interval(NOON, NOON + HOUR // 2),)
+        assert answer.complete
 
 
 class TestViews:

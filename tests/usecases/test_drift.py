@@ -10,6 +10,7 @@ import pytest
 from calendar_server.core.drift import Drift
 from calendar_server.core.model import (
     DAY,
+    UNTOLD,
     BlockReason,
     BookingId,
     BusyEvent,
@@ -135,6 +136,19 @@ def test_an_older_read_does_not_overrule_a_later_one(shown: Shown) -> None:
 def test_what_could_not_be_read_tells_nothing(shown: Shown) -> None:
     shown.learn(unreadable=(UnreadableEvent(shown.event_id, "garbage"),))
     assert shown.told[1] is Drift.NONE
+
+
+@pytest.mark.parametrize("start", [NOON - HOUR, NOON + HOUR // 2])
+def test_what_may_be_where_a_provider_does_not_show_it_is_not_gone(shown: Shown, start: Instant) -> None:
+    untold = (UnreadableEvent(UNTOLD, "not shown", Interval(start, NOON + DAY)),)
+    shown.learn(unreadable=untold, event_ids=frozenset())
+    assert shown.told == (EventState.SYNCED, Drift.NONE)
+
+
+def test_what_is_not_where_a_provider_would_show_it_is_away(shown: Shown) -> None:
+    untold = (UnreadableEvent(UNTOLD, "not shown", Interval(NOON + HOUR, NOON + DAY)),)
+    shown.learn(unreadable=untold, event_ids=frozenset())
+    assert shown.told == (EventState.SYNCED, Drift.DELETED)
 
 
 def test_other_calendars_and_strangers_events_change_nothing(shown: Shown) -> None:

@@ -206,11 +206,16 @@ class BusyEvent(NamedTuple):
     tentative: bool = False
 
 
+UNTOLD = EventId("")
+"""Stands for the events of a time that a provider does not show."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnreadableEvent:
     """An event that could not be read, may touch the window and may block.
 
-    ``interval`` is its time where that much could be read, else None. ``message`` is for the log and for people.
+    ``interval`` is its time where that much could be read, else None. ``message`` is for the log and for people. With the
+    id ``UNTOLD`` it is whatever may be in that interval.
     """
 
     event_id: EventId

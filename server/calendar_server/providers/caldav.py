@@ -193,7 +193,8 @@ class CaldavProvider:
         look = look_at(session, calendar_id)
         texts = read_all_texts(session, calendar_id, self._calendar_events)
         expanded = self._expand(texts, Reading(window, look.zone, _own_addresses(link)), deadline)
-        return replace(expanded.read, event_ids=texts.event_ids)
+        unreadable = (*look.untold(window), *expanded.read.unreadable)
+        return replace(expanded.read, unreadable=unreadable, event_ids=texts.event_ids)
 
     def _expand(
         self, texts: Texts, reading: Reading, deadline: Deadline, floating: str | None = None, voting: bool = False
@@ -227,9 +228,10 @@ class CaldavProvider:
             if refreshed is not None:
                 return refreshed
         look = look_at(session, calendar_id, asked_for(remembered))
-        signals = signals_of(basis, look.zone, look.ctag, look.sync_token)
+        untold = look.untold(window)
+        signals = signals_of(basis, look.zone, untold, look.ctag, look.sync_token)
         signals = replace(signals, by_name=last is not None and last.by_name)
-        here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young, now)
+        here = Refresh(session, calendar_id, Reading(window, look.zone, addresses), signals, look.young, now, untold)
         changes = Changes()
         if before is not None and remembered is not None and signals.same_reading(remembered):
             carried = replace(signals, zoneless=remembered.zoneless, digest=remembered.digest)
@@ -301,6 +303,7 @@ class CaldavProvider:
                 session.reach,
                 self._calendar_events,
                 here.reading,
+                here.untold,
             )
             whole = read_whole(self._expander, question, session.deadline)
             if whole is not None:
@@ -329,7 +332,8 @@ class CaldavProvider:
         expanded = self._expand(texts, here.reading, session.deadline)
         others = {each: etag for each, etag in changes.others.items() if each not in texts.event_ids}
         known = known_after(texts, expanded, Known(expanded.floating, others=others))
-        read = replace(expanded.read, event_ids=texts.event_ids)
+        unreadable = (*here.untold, *expanded.read.unreadable)
+        read = replace(expanded.read, unreadable=unreadable, event_ids=texts.event_ids)
         certain, complete = all(known.etags.values()), not texts.empty
         digest = "" if texts.by_name else digest
         if answer is not None and doubtful(texts.event_ids):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calendar_server.core.busy import Vote
-from calendar_server.core.model import EventId
+from calendar_server.core.model import EventId, UnreadableEvent
 from calendar_server.core.packing import squeezed
 from calendar_server.providers.base import MEMORY_BYTES
 from calendar_server.providers.caldav_members import Texts
@@ -35,7 +35,8 @@ TOKEN_MOST = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """``basis`` is what the reading depends on besides the calendar itself. All but ``sync_token`` are fingerprints.
+    """``basis`` is what the reading depends on besides the calendar itself; ``itself`` is what that says of its zone, and of
+    what it does not show. All but ``sync_token`` are fingerprints.
 
     Not ``settled``: that they stay the same does not say that nothing has changed. The server handed out no text for some
     event, and may do so soon; or they may not be those of what was read (see `caldav_refresh`).
@@ -50,7 +51,7 @@ class Signals:
     """
 
     basis: str
-    zone: str
+    itself: str
     ctag: str = ""
     sync_token: str = ""
     settled: bool = True
@@ -66,7 +67,7 @@ class Signals:
 
     def same_reading(self, other: Signals) -> bool:
         """Whether an event that is the same means the same."""
-        return self.basis == other.basis and self.zone == other.zone
+        return self.basis == other.basis and self.itself == other.itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,13 @@ def fingerprint(*parts: str) -> str:
     return binascii.b2a_base64(hashlib.blake2b(told, digest_size=12).digest(), newline=False).decode()
 
 
-def signals_of(basis: Iterable[str], zone: str, ctag: str, sync_token: str) -> Signals:
-    """The signals as they are remembered."""
+def signals_of(
+    basis: Iterable[str], zone: str, untold: Iterable[UnreadableEvent], ctag: str, sync_token: str
+) -> Signals:
+    """The signals as they are remembered, with the calendar's ``zone`` and what the server does not show of it."""
     token = sync_token if len(sync_token) <= TOKEN_MOST else ""
-    return Signals(fingerprint(*basis), fingerprint(zone), fingerprint(ctag), token)
+    itself = fingerprint(zone, *(str(each.interval) for each in untold))
+    return Signals(fingerprint(*basis), itself, fingerprint(ctag), token)
 
 
 def known_after(texts: Texts, expanded: Expanded, kept: Known) -> Known:
@@ -196,7 +200,7 @@ def joined(signals: Signals, resources: bytes) -> bytes:
     head = _packed(
         (
             signals.basis,
-            signals.zone,
+            signals.itself,
             signals.ctag,
             signals.sync_token,
             signals.settled,

@@ -75,6 +75,14 @@ class _Transparency(BaseElement):
     tag: ClassVar[str] = CALDAV + "schedule-calendar-transp"
 
 
+class _MinDateTime(BaseElement):
+    tag: ClassVar[str] = CALDAV + "min-date-time"
+
+
+class _MaxDateTime(BaseElement):
+    tag: ClassVar[str] = CALDAV + "max-date-time"
+
+
 class _TimeZoneId(BaseElement):
     tag: ClassVar[str] = CALDAV + "calendar-timezone-id"
 
@@ -103,6 +111,8 @@ _ELEMENTS: dict[str, type[BaseElement]] = {
         _Color,
         _ContentType,
         _DefaultCalendarUrl,
+        _MaxDateTime,
+        _MinDateTime,
         _PrincipalUrl,
         _TimeZoneId,
         _Transparency,
@@ -126,6 +136,8 @@ CONTENT_TYPE = _ContentType.tag
 CTAG = _CTag.tag
 DEFAULT_CALENDAR = _DefaultCalendarUrl.tag
 PRINCIPAL_URL = _PrincipalUrl.tag
+MIN_TIME = _MinDateTime.tag
+MAX_TIME = _MaxDateTime.tag
 SYNC_TOKEN = dav.SyncToken.tag
 TIME_ZONE_ID = _TimeZoneId.tag
 TRANSPARENCY = _Transparency.tag

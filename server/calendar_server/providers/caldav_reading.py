@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from calendar_server.core.model import CalendarId
+from calendar_server.core.model import DAY, UNTOLD, CalendarId, Instant, Interval, UnreadableEvent
+from calendar_server.core.values import BadValue, moment
+from calendar_server.core.zones import naive_instant, naive_local
 from calendar_server.errors import CalendarGone, ProviderThrottled, ProviderUnavailable
 from calendar_server.providers import caldav_protocol as protocol
 from calendar_server.providers.caldav_members import (
@@ -43,6 +45,9 @@ TIME_MOST = 200
 YOUNG_S = 2
 """Seconds by which a signal that is a time has to differ from now for its second to be over, whatever the clocks say."""
 
+AHEAD = 3 * 366 * DAY
+"""How far beyond what is read it matters where a calendar ends: events of ours may lie there."""
+
 _GONE = frozenset({403, 404, 410})
 # What servers answer that do not support the report, or not in this form.
 _OTHER_FORM = frozenset({400, 403, 404, 405, 406, 409, 415, 422, 501})
@@ -56,19 +61,37 @@ class Look:
     ``sync_token`` change with every change in the calendar; empty where the server has no such thing, or was not asked.
 
     ``young``: they are the time of the last change, and that is now. A further change in the same second would not show.
+
+    ``since`` and ``until``: between which times the server takes events, where it says so (RFC 4791 sections 5.2.6 and
+    5.2.7). Some have others besides, and do not show them (OX App Suite: nothing from the year after next on).
     """
 
     zone: str
     ctag: str = ""
     sync_token: str = ""
     young: bool = False
+    since: Instant | None = None
+    until: Instant | None = None
+
+    def untold(self, window: Interval) -> tuple[UnreadableEvent, ...]:
+        """What the server does not show of the window, or of the years after it, as if there was what cannot be read."""
+        found: list[UnreadableEvent] = []
+        # Bounds that leave nothing of the window are no bounds.
+        if self.since is not None and window.start < self.since < window.end:
+            message = f"The server shows nothing of this calendar before {naive_local(self.since):%Y-%m-%d}."
+            found.append(UnreadableEvent(UNTOLD, message, Interval(window.start, self.since)))
+        if self.until is not None and window.start < self.until < window.end + AHEAD:
+            message = f"The server shows nothing of this calendar from {naive_local(self.until):%Y-%m-%d} on."
+            found.append(UnreadableEvent(UNTOLD, message, Interval(self.until, window.end + AHEAD)))
+        return tuple(found)
 
 
 class NoMultiget(ProviderUnavailable):
     """The server does not hand out some events by name; it may hand out all of them."""
 
 
-_TYPE_AND_ZONE = (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID)
+_BOUNDS = (protocol.MIN_TIME, protocol.MAX_TIME)
+_ITSELF = (protocol.RESOURCE_TYPE, protocol.TIME_ZONE, protocol.TIME_ZONE_ID, *_BOUNDS)
 
 
 def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] = ()) -> Look:
@@ -77,7 +100,7 @@ def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] 
     Proves on the way that the calendar is there. Raises ``CalendarGone`` if it is not.
     """
     url = session.reach.url_of(calendar_id)
-    answer = session.propfind(url, (*_TYPE_AND_ZONE, *signals), 0)
+    answer = session.propfind(url, (*_ITSELF, *signals), 0)
     _there(answer)
     itself = own(multistatus(answer.body, answer.status), answer.url, session.reach)
     if itself is None:
@@ -88,7 +111,17 @@ def look_at(session: Session, calendar_id: CalendarId, signals: tuple[str, ...] 
         raise CalendarGone("The calendar is no longer there. Choose another one with UpdateConnection.")
     ctag, sync_token = itself.text(protocol.CTAG), itself.text(protocol.SYNC_TOKEN)
     zone = itself.text(protocol.TIME_ZONE) or itself.text(protocol.TIME_ZONE_ID)
-    return Look(zone, ctag, sync_token, _is_young(ctag, answer) or _is_young(sync_token, answer))
+    young = _is_young(ctag, answer) or _is_young(sync_token, answer)
+    return Look(zone, ctag, sync_token, young, *(_bound(itself.text(each)) for each in _BOUNDS))
+
+
+def _bound(text: str) -> Instant | None:
+    """A date and a time in UTC; None for anything else, which bounds nothing."""
+    with suppress(BadValue):
+        told = moment(text)
+        if told.is_utc:
+            return naive_instant(told.local)
+    return None
 
 
 def _is_young(signal: str, answer: Answer) -> bool:
@@ -319,11 +352,14 @@ def _there_at_all(session: Session, calendar_id: CalendarId) -> None:
     _there(session.propfind(session.reach.url_of(calendar_id), (protocol.RESOURCE_TYPE,), 0))
 
 
+_OPTIONAL = frozenset({*protocol.SIGNALS, *_BOUNDS})
+
+
 def _whole(itself: Member) -> None:
     """The calendar's own answer, with nothing in it that failed."""
     if itself.gone or itself.status == 403:
         raise CalendarGone(
             "The calendar is no longer there for this account. Choose another one with UpdateConnection."
         )
-    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in protocol.SIGNALS):
+    if itself.broken or any(status != 404 for tag, status in itself.failed.items() if tag not in _OPTIONAL):
         raise ProviderUnavailable("The server could not tell about the calendar.")

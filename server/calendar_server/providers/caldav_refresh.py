@@ -41,7 +41,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from calendar_server.core.busy import Reading
-from calendar_server.core.model import BusyEvent, CalendarId, EventId, UnreadableEvent
+from calendar_server.core.model import UNTOLD, BusyEvent, CalendarId, EventId, UnreadableEvent
 from calendar_server.errors import ProviderError
 from calendar_server.providers.base import Remembered
 from calendar_server.providers.caldav_members import Kind, Listed, Texts, is_folder, kind_of
@@ -161,7 +161,7 @@ def _compare(listed: Listed, member: Member, known: Known, changes: Changes) -> 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """One refresh of a calendar, and what its look has told at ``now`` (seconds since 1970). ``young``: see ``Look``.
+    """One refresh of a calendar, and what its look has told at ``now`` (seconds since 1970). For the rest see ``Look``.
 
     ``alone``: there was no look, but for an earlier one. What it would tell is as then, and in ``reading`` there is no zone.
     """
@@ -172,6 +172,7 @@ class Refresh:
     signals: Signals
     young: bool
     now: int
+    untold: tuple[UnreadableEvent, ...] = ()
     alone: bool = False
 
     def old_signals(self) -> Signals:
@@ -243,19 +244,25 @@ class Refresh:
         except ProviderError:
             return False
         basis = (self.calendar_id, *sorted(self.reading.addresses))
-        return self.signals == signals_of(basis, look.zone, look.ctag, look.sync_token)
+        return self.signals == signals_of(
+            basis, look.zone, look.untold(self.reading.window), look.ctag, look.sync_token
+        )
 
 
 def holds_any(before: Remembered) -> bool:
     """Whether anything is remembered of it, within the window or not."""
-    return bool(before.read.events or before.read.unreadable or ids_in(before.memory))
+    return bool(before.read.events or _read_in_vain(before) or ids_in(before.memory))
 
 
 def loses(before: Remembered, event_ids: frozenset[EventId] | None, changes: Changes) -> bool:
     """Whether a read of everything shows less than was there, but for what is known to be gone."""
     there = event_ids or frozenset()
-    were = {event.event_id for event in before.read.events} | {each.event_id for each in before.read.unreadable}
+    were = {event.event_id for event in before.read.events} | _read_in_vain(before)
     return not were <= there | changes.gone
+
+
+def _read_in_vain(before: Remembered) -> set[EventId]:
+    return {each.event_id for each in before.read.unreadable if each.event_id != UNTOLD}
 
 
 def report_suffices(remembered: Signals, basis: Sequence[str], now: int) -> bool:
@@ -281,11 +288,15 @@ class Picture:
         events: Sequence[BusyEvent],
         unreadable: Iterable[UnreadableEvent],
     ) -> Picture:
-        """What of it belongs to the ids that are ``kept``, and these besides. Events come by start."""
+        """What of it belongs to the ids that are ``kept``, and these besides. Events come by start. What the server does
+        not show stays."""
         together = [event for event in self.events if event.event_id in kept]
         together += events
         together.sort(key=by_start)
-        return Picture(tuple(together), (*(one for one in self.unreadable if one.event_id in kept), *unreadable))
+        return Picture(
+            tuple(together),
+            (*(one for one in self.unreadable if one.event_id in kept or one.event_id == UNTOLD), *unreadable),
+        )
 
 
 def by_start(event: BusyEvent) -> tuple[int, int]:

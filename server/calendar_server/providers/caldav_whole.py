@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from calendar_server.core.busy import Reading
-from calendar_server.core.model import CalendarId, CalendarRead
+from calendar_server.core.model import CalendarId, CalendarRead, UnreadableEvent
 from calendar_server.core.packing import PackedRead
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.caldav_address import Reach
@@ -30,7 +30,7 @@ BODY_MOST = 128 * 1024
 
 
 class Question(NamedTuple):
-    """The answer of a query for everything in a calendar, and how to read it."""
+    """The answer of a query for everything in a calendar, how to read it, and what it cannot tell."""
 
     body: bytes
     status: int
@@ -39,6 +39,7 @@ class Question(NamedTuple):
     reach: Reach
     events_most: int
     reading: Reading
+    untold: tuple[UnreadableEvent, ...] = ()
 
 
 class Whole(NamedTuple):
@@ -77,7 +78,8 @@ def read_in_child(question: Question) -> Whole | None:
         read = CalendarRead(tuple(events), unreadable)
         expanded = Expanded(read, part.floating, votes, frozenset(), part.zoneless)
     known = known_after(texts, expanded, Known(expanded.floating))
-    packed = PackedRead.of(replace(expanded.read, event_ids=texts.event_ids))
+    unreadable = (*question.untold, *expanded.read.unreadable)
+    packed = PackedRead.of(replace(expanded.read, unreadable=unreadable, event_ids=texts.event_ids))
     return Whole(packed, pack_known(known), all(known.etags.values()), expanded.zoneless)
 
 

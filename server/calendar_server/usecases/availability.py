@@ -29,6 +29,7 @@ from calendar_server.core.model import (
     Instant,
     Interval,
     OrganizationId,
+    UnreadableEvent,
 )
 from calendar_server.core.packing import Unpackable, unpack_content
 from calendar_server.errors import (
@@ -463,7 +464,10 @@ class Availability:
         if not held.special.unreadable:
             return None
         event = unreadable(held.special, held.ours, window, options)
-        return None if event is None else EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
+        return None if event is None else self._event_unreadable(event)
+
+    def _event_unreadable(self, event: UnreadableEvent) -> EventUnreadable:
+        return EventUnreadable(event.event_id, message=event.message, retry_after_s=self._unreadable_retry_s)
 
     def _note_use(self, snapshots: Sequence[Snapshot], now: Instant) -> None:
         """Note now and then that connections are in use, beside the call: the worker keeps those fresh."""
@@ -514,7 +518,7 @@ class Availability:
             judged = verdicts(read, overlays.get(key, ()), ours.get(key, {}), window, options)
             error: CalendarError | None = seen if isinstance(seen, CalendarError) else None
             if read is not None and (event := unreadable(read, ours.get(key, {}), window, options)) is not None:
-                error = EventUnreadable(event.event_id, retry_after_s=self._unreadable_retry_s)
+                error = self._event_unreadable(event)
             if error:
                 state = BusyState.UNKNOWN if read is None else BusyState.FRESH
                 as_of = seen.as_of if isinstance(seen, Seen) else None

@@ -21,6 +21,7 @@ from calendar_server.core.model import (
     DAY,
     MINUTE,
     SECOND,
+    UNTOLD,
     Booking,
     BookingId,
     BookingStatus,
@@ -225,8 +226,9 @@ class Diagnosis:
         now = self._store.now()
         provider = self._providers[link.connection.provider]
         read = provider.read_calendar(link, calendar_id, Interval(now, now + 30 * DAY), Deadline.after(STEP_S))
-        if read.unreadable:
-            return warning("", "EVENT_UNREADABLE", f"{len(read.unreadable)} event(s) cannot be read.")
+        broken = [each for each in read.unreadable if each.event_id != UNTOLD]
+        if broken:
+            return warning("", "EVENT_UNREADABLE", f"{len(broken)} event(s) cannot be read.")
         return Finding("", message=f"{len(read.events)} event(s) in the next 30 days")
 
     def _write(self, link: Link) -> Finding:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from calendar_server.core.drift import Drift, drift_of
-from calendar_server.core.model import DAY, BusyEvent, EventId, Instant
+from calendar_server.core.intervals import touches
+from calendar_server.core.model import DAY, UNTOLD, BusyEvent, EventId, Instant
 from calendar_server.store.rows import StandingRow
 from calendar_server.store.store import Store
 from calendar_server.usecases.refresh import Found
@@ -22,7 +23,8 @@ class Drifts:
     def learn(self, reads: Sequence[Found]) -> None:
         """Note what these reads show of our events, until a day after their end.
 
-        Only a read that lists every event of the calendar says for certain that one is gone.
+        Only a read that lists every event of the calendar says for certain that one is gone; none does where the provider
+        does not show all of it.
         """
         together: dict[Instant, list[Found]] = defaultdict(list)
         for each in reads:
@@ -38,14 +40,17 @@ class Drifts:
         outbox, read = self._store.outbox, shown.read()
         ids = {row.event_id for row in standing}
         broken = {event.event_id for event in read.unreadable}
+        untold = [event.interval for event in read.unreadable if event.event_id == UNTOLD and event.interval]
         found: dict[EventId, list[BusyEvent]] = defaultdict(list)
         for event in read.events:
             if event.event_id in ids:
                 found[event.event_id].append(event)
         for row in standing:
-            listed = None if read.event_ids is None else row.event_id in read.event_ids
-            if row.event_id in broken:
+            if row.event_id in broken or any(touches(row.interval, each) for each in untold):
                 continue
+            listed = None if read.event_ids is None else row.event_id in read.event_ids
+            if untold and not listed:
+                listed = None
             drift = drift_of(row.interval, found.get(row.event_id, ()), shown.window, listed=listed)
             if drift is Drift.DELETED and listed is False:
                 outbox.mark_gone(row.id, pushed_revision=row.pushed_revision, before=shown.as_of, at=self._store.now())
