@@ -93,6 +93,16 @@ def test_working_hours_told_by_the_minute_are_a_block_a_day():
     assert len(found) == 57 * 5
 
 
+@pytest.mark.parametrize(("minute", "seconds"), [("1329", 59), ("1330", 0), ("1330", 30)])
+def test_an_until_in_utc_ends_working_hours_on_the_minute(minute, seconds):
+    start = "DTSTART;TZID=America/New_York:20260316T090000"
+    until = f"20260410T{minute}{seconds:02}Z"
+    rule = f"RRULE:FREQ=MINUTELY;BYHOUR=9,10;BYDAY=MO,TU,WE,TH,FR;UNTIL={until}"
+    *_, last = busy(read(series(start, "DURATION:PT1M", rule)), YEAR)
+    day = from_datetime(datetime(2026, 4, 10, 13, tzinfo=UTC))
+    assert last == Interval(day, day + (30 + (minute == "1330")) * MINUTE)
+
+
 def test_an_exception_in_working_hours_makes_a_hole_in_its_day():
     text = series(
         "DTSTART;TZID=Europe/Berlin:20260302T090000",
