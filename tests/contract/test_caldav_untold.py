@@ -151,6 +151,22 @@ def test_a_server_that_fails_to_tell_its_bounds_is_read(account: StrangeAccount)
     assert read.unreadable == ()
 
 
+def test_where_a_calendar_ends_after_the_window_is_known_as_well(account: StrangeAccount) -> None:
+    """Events of ours may lie there: they are not gone."""
+    shows(account, until=20)
+    assert spans(settled(account).refresh()) == [Interval(at(20), EVER)]
+
+
+def test_an_unchanged_calendar_costs_one_request(account: StrangeAccount) -> None:
+    account.dav.quirks.add("no_sync")
+    mirror = settled(account)
+    account.dav.put(f"{WORK}e3.ics", event("e3", 4))
+    mirror.refresh()
+    account.dav.log.clear()
+    mirror.refresh()
+    assert reports(account) == ["PROPFIND 0"]
+
+
 def test_a_later_window_ends_where_the_calendar_does(account: StrangeAccount) -> None:
     window = Interval(at(2), at(6))
     read = account.provider.read_calendar(account.link, CalendarId(WORK), window, soon())
