@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -571,6 +572,29 @@ class TestSharing:
             for each in more:
                 each.result(20)
         refresher.close()
+
+    def test_what_is_known_of_many_small_calendars_takes_one_query(
+        self, world: World, statements: Callable[..., list[str]]
+    ) -> None:
+        connections = [world.connect(owner) for owner in ("ann", "ben", "cid")]
+        kept(world, *connections)
+        sent = statements(lambda: world.busy(*connections, max_staleness_s=0))
+        assert sum("FROM busy_content" in each for each in sent) == 1
+
+    def test_what_is_known_of_a_large_one_counts_as_well(
+        self, world: World, statements: Callable[..., list[str]]
+    ) -> None:
+        connection = world.connect()
+        chance = random.Random(1)
+        for _ in range(8000):
+            start = NOON + chance.randrange(9 * HOUR)
+            world.owner_adds(start, start + chance.randrange(1, HOUR))
+        before = world.busy(connection, max_staleness_s=0)
+        versions = {row.content_version for row in rows(world, connection).values()}
+        sent = statements(lambda: world.busy(connection, max_staleness_s=0))
+        assert sum("FROM busy_content" in each for each in sent) == 2
+        assert {row.content_version for row in rows(world, connection).values()} == versions
+        assert world.busy(connection, max_staleness_s=0).busy == before.busy
 
     def test_who_waits_long_for_a_thread_takes_the_grant_of_then(self, world: World) -> None:
         connections = sorted((world.connect(name) for name in ("anna", "ben")), key=lambda each: each.id)

@@ -6,8 +6,8 @@ Vocabulary
     etag      of one resource, as a fingerprint; empty: the resource is read again whenever anything has changed.
     others    resources in the calendar that hold no event.
 
-The bytes are two parts, each compressed: the signals alone decide whether anything changed, so the list of resources is
-only unpacked when something did.
+The bytes are two parts, each compressed unless it is short: the signals alone decide whether anything changed, so the list
+of resources is only unpacked when something did.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from calendar_server.providers.expander import Expanded
 
 _VERSION = b"caldav1\n"
 _UNPACKED_MOST = 16 * MEMORY_BYTES
+PLAIN_MOST = 512
+"""Bytes that are not compressed: it would take longer than all else that is done with them."""
 TOKEN_MOST = 4_000
 """Characters of a sync token. A longer one is not kept."""
 
@@ -223,10 +225,13 @@ def _parts(memory: bytes) -> tuple[bytes, bytes]:
 
 
 def _packed(value: object) -> bytes:
-    return squeezed(json.dumps(value, separators=(",", ":")).encode("ascii"), 1)
+    text = json.dumps(value, separators=(",", ":")).encode("ascii")
+    return text if len(text) <= PLAIN_MOST else squeezed(text, 1)
 
 
 def _text(part: bytes) -> Any:
+    if part[:1] == b"[":
+        return json.loads(part)
     unpacking = zlib.decompressobj()
     text = unpacking.decompress(part, _UNPACKED_MOST)
     if not unpacking.eof:

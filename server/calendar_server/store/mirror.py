@@ -33,6 +33,10 @@ from calendar_server.store.database import Database, chunks
 from calendar_server.store.rows import OursRow, OverlayRow
 from calendar_server.store.tables import BUSY, BUSY_CONTENT, CONNECTIONS
 
+SMALL_BYTES = 32 * 1024
+SMALL_MOST = 512
+"""Contents of so many bytes, and so many of them, are read at once: each by itself would cost as much again."""
+
 _NEVER = Interval(0, 0)
 
 _BUSY_COLUMNS = (
@@ -63,6 +67,7 @@ _CONFIRM = (
     "UPDATE busy SET as_of = ?, full_at = ?, failed_at = 0, failures = 0, retry_at = 0, "
     "problem_reason = '', problem_message = '' WHERE connection_id = ? AND calendar_id = ?"
 )
+_CONTENT_COLUMNS = "version, events, memory, read_at, read_version"
 _POSTGRES_NOW = ", (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -185,14 +190,23 @@ class Mirror:
     def content(self, connection_id: ConnectionId, calendar_id: CalendarId) -> Content | None:
         """What the busy row of a calendar was made of."""
         rows = self._database.fetch(
-            "SELECT version, events, memory, read_at, read_version FROM busy_content "
-            "WHERE connection_id = ? AND calendar_id = ?",
+            f"SELECT {_CONTENT_COLUMNS} FROM busy_content WHERE connection_id = ? AND calendar_id = ?",  # noqa: S608
             (connection_id, calendar_id),
         )
-        if not rows:
-            return None
-        version, events, memory, read_at, read_version = rows[0]
-        return Content(version, bytes(events), bytes(memory), read_at if read_version == version else None)
+        return _content(rows[0]) if rows else None
+
+    def small_contents(self, connection_ids: Sequence[ConnectionId]) -> dict[tuple[ConnectionId, CalendarId], Content]:
+        """As ``content``, of many calendars at once: those that are small, and no more than memory is there for."""
+        found: dict[tuple[ConnectionId, CalendarId], Content] = {}
+        for chunk in chunks(connection_ids):
+            marks = ", ".join("?" * len(chunk))
+            sql = (
+                f"SELECT {_CONTENT_COLUMNS}, connection_id, calendar_id FROM busy_content "  # noqa: S608 — placeholders alone
+                f"WHERE connection_id IN ({marks}) AND LENGTH(events) + LENGTH(memory) <= ? LIMIT ?"
+            )
+            rows = self._database.fetch(sql, (*chunk, SMALL_BYTES, SMALL_MOST - len(found)))
+            found |= {(row[5], row[6]): _content(row) for row in rows}
+        return found
 
     def ours(self, connection_id: ConnectionId, event_ids: Iterable[EventId]) -> list[OursRow]:
         """Which of these events of a connection are ours, by the ids that we stored."""
@@ -405,6 +419,11 @@ class Mirror:
         )
         row = self._database.row(query)
         return None if row is None else row["as_of"]
+
+
+def _content(row: Sequence[Any]) -> Content:
+    version, events, memory, read_at, read_version = row[:5]
+    return Content(version, bytes(events), bytes(memory), read_at if read_version == version else None)
 
 
 def _busy(row: tuple[Any, ...]) -> BusyRow:

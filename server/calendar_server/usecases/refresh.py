@@ -24,6 +24,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 from calendar_server.core.model import (
     DAY,
@@ -41,7 +42,7 @@ from calendar_server.core.packing import PackedRead, Unpackable, opened, unpack_
 from calendar_server.errors import CalendarError, NotFound, ProviderUnavailable, StoreUnavailable
 from calendar_server.metrics import REFRESHES, Metrics
 from calendar_server.providers.base import MEMORY_BYTES, Deadline, Provider, Remembered
-from calendar_server.store.mirror import BusyRow, Learned
+from calendar_server.store.mirror import BusyRow, Content, Learned
 from calendar_server.store.rows import SealedGrant
 from calendar_server.store.store import Store
 from calendar_server.usecases.grants import Grants
@@ -153,6 +154,13 @@ class _Flight:
             and self.window.start <= window.start
             and window.end <= self.window.end
         )
+
+
+class _Known(NamedTuple):
+    """What is stored of a calendar. ``content`` None: there is none, or it is too large to be read with those of others."""
+
+    row: BusyRow | None
+    content: Content | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +349,7 @@ class Refresher:
             (row.connection_id, row.calendar_id): row
             for row in self._store.mirror.busy([flight.need.connection.id for flight in flights])
         }
+        contents = self._store.mirror.small_contents([flight.need.connection.id for flight in flights])
         granted_at = time.monotonic()
         grants = self._store.connections.grants([flight.need.connection.id for flight in flights])
         running: dict[Future[_Result], tuple[_Flight, CalendarId]] = {}
@@ -354,8 +363,9 @@ class Refresher:
             results[flight] = {}
             for calendar_id in lacking:
                 context = contextvars.copy_context()
-                row = rows.get((connection.id, calendar_id))
-                work = partial(context.run, self._read, flight, calendar_id, row, grants.get(connection.id), granted_at)
+                known = _Known(rows.get((connection.id, calendar_id)), contents.get((connection.id, calendar_id)))
+                grant = grants.get(connection.id)
+                work = partial(context.run, self._read, flight, calendar_id, known, grant, granted_at)
                 future = self._threads.submit(host_of(connection), work)
                 running[future] = (flight, calendar_id)
         ended = [flight for flight in flights if not open_calendars[flight]]
@@ -385,14 +395,14 @@ class Refresher:
         self,
         flight: _Flight,
         calendar_id: CalendarId,
-        row: BusyRow | None,
+        known: _Known,
         grant: SealedGrant | None,
         granted_at: float,
     ) -> _Result:
         """Read one calendar, in a reading thread. ``grant`` was read at ``granted_at`` (``time.monotonic``)."""
-        deadline, connection = flight.deadline, flight.need.connection
+        deadline, connection, row = flight.deadline, flight.need.connection, known.row
         deadline.check()
-        before = self._remembered(flight, calendar_id, row)
+        before = self._remembered(flight, calendar_id, known)
         window = flight.window if before is None else before.window
         provider = self._providers[connection.provider]
         if time.monotonic() - granted_at > GRANT_S:
@@ -411,8 +421,9 @@ class Refresher:
         full = before is None or before.full
         return _Result(window, full, version, memory, read, packed.intervals, packed.content)
 
-    def _remembered(self, flight: _Flight, calendar_id: CalendarId, row: BusyRow | None) -> Remembered | None:
+    def _remembered(self, flight: _Flight, calendar_id: CalendarId, known: _Known) -> Remembered | None:
         """What the provider may build upon, or compare with; None where there is nothing."""
+        row, content = known
         if row is None or not row.as_of:
             return None
         full = flight.full or flight.began_at - row.full_at >= self._reconcile
@@ -421,7 +432,8 @@ class Refresher:
             return None
         if not (row.window.start <= flight.window.start and flight.window.end <= row.window.end):
             return None
-        content = self._store.mirror.content(flight.need.connection.id, calendar_id)
+        if content is None:
+            content = self._store.mirror.content(flight.need.connection.id, calendar_id)
         if content is None or content.version != row.content_version:
             return None
         if not _sound(row):
