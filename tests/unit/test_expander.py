@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -28,7 +28,7 @@ from calendar_server.errors import ProviderUnavailable
 from calendar_server.providers.base import Deadline
 from calendar_server.providers.expander import CHUNK_RESOURCES, Expander
 from calendar_server.providers.expander_child import LIGHT_MOST, TOGETHER_MOST, TOO_LONG
-from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, written
+from calendar_server.providers.expander_slot import ChildEnded, ChildTimedOut, Slot, Task, written
 from calendar_server.providers.expander_turnstile import Turnstile
 
 EVENT_S = 0.25
@@ -425,6 +425,124 @@ def test_two_children_that_come_free_at_once_go_to_the_two_who_wait() -> None:
     finally:
         for slot in slots:
             slot.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Looked(Deadline):
+    """A deadline that knows when it was looked at."""
+
+    looked: list[float] = field(default_factory=list)
+
+    def remaining(self) -> float:
+        self.looked.append(time.monotonic())
+        return Deadline.remaining(self)
+
+
+@dataclass
+class Behind:
+    """One child, at a question that takes until ``go`` is there; behind it one that says when it has been read."""
+
+    slot: Slot
+    turnstile: Turnstile
+    threads: ThreadPoolExecutor
+    folder: Path
+    child: psutil.Process
+    first: Task[str]
+
+    def ask(self, text: str, seconds: float = 20) -> Future[object]:
+        """Somebody waits to ask for this, and will bring the child back."""
+        deadline = Looked(time.monotonic() + seconds)
+        asked = self.threads.submit(self._asked, text, deadline)
+        assert until(lambda: len(deadline.looked) > 0)
+        return asked
+
+    def _asked(self, text: str, deadline: Deadline) -> object:
+        slot, task = self.turnstile.take(Somebody(), deadline, written(eval, (text,)))
+        try:
+            return slot.result(task or slot.run(eval, (text,)), 20)
+        finally:
+            self.turnstile.put_back(slot)
+
+    def noting(self, name: str, then: str) -> str:
+        return f"open({str(self.folder / name)!r}, 'w').close() or {then}"
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Behind]:
+    slot = Slot(5, MEMORY)
+    turnstile = Turnstile([slot])
+    go = f"[each for each in iter(lambda: __import__('os').path.exists({str(tmp_path / 'go')!r}), True)] and 0 or 'first'"
+    child = psutil.Process(slot.result(slot.run(os.getpid, ()), 20))
+    with ThreadPoolExecutor(8) as threads:
+        try:
+            assert turnstile.take(Somebody(), Deadline.after(20)) == (slot, None)
+            message, deadline = written(eval, (go,)), Passing(time.monotonic() + 20, 100)
+            first = threads.submit(turnstile.take, Somebody(), deadline, message)
+            assert until(lambda: len(deadline.looked) == 2)
+            turnstile.put_back(slot)
+            got, task = first.result(20)
+            assert got is slot
+            assert task is not None
+            yield Behind(slot, turnstile, threads, tmp_path, child, task)
+        finally:
+            turnstile.close()
+            slot.close()
+
+
+def test_a_child_goes_on_with_the_next_before_its_answer_is_taken(behind: Behind) -> None:
+    answers = [behind.ask(behind.noting(f"{number}", f"'{number}'")) for number in range(3)]
+    behind.go()
+    assert until((behind.folder / "0").exists)
+    assert not (behind.folder / "1").exists()
+    assert behind.slot.result(behind.first, 20) == "first"
+    behind.turnstile.put_back(behind.slot)
+    assert [each.result(20) for each in answers] == ["0", "1", "2"]
+    assert behind.slot.killed == 0
+
+
+def test_who_waits_no_more_behind_another_leaves_no_answer_for_the_next(behind: Behind) -> None:
+    late = behind.ask(behind.noting("late", "'late'"), 0.5)
+    others = [behind.ask(f"'{number}'") for number in range(3)]
+    with pytest.raises(ProviderUnavailable):
+        late.result(20)
+    behind.go()
+    assert behind.slot.result(behind.first, 20) == "first"
+    behind.turnstile.put_back(behind.slot)
+    assert [each.result(20) for each in others] == ["0", "1", "2"]
+
+
+def test_who_waited_behind_a_child_that_was_ended_asks_again(behind: Behind) -> None:
+    others = [behind.ask(f"'{number}'") for number in range(3)]
+    with pytest.raises(ChildTimedOut):
+        behind.slot.result(behind.first, 0.5)
+    behind.turnstile.put_back(behind.slot)
+    assert [each.result(20) for each in others] == ["0", "1", "2"]
+    assert behind.slot.killed == 1
+
+
+def test_who_ends_the_child_from_behind_ends_nobody_elses_answer(behind: Behind) -> None:
+    ends = behind.ask("__import__('os').abort()")
+    others = [behind.ask(f"'{number}'") for number in range(3)]
+    behind.go()
+    assert until(lambda: behind.child.status() == psutil.STATUS_ZOMBIE)
+    assert behind.slot.result(behind.first, 20) == "first"
+    behind.turnstile.put_back(behind.slot)
+    with pytest.raises(ChildEnded):
+        ends.result(20)
+    assert [each.result(20) for each in others] == ["0", "1", "2"]
+
+
+def test_nothing_large_waits_behind_another(behind: Behind) -> None:
+    large = [behind.ask(f"len('{'x' * 40_000}')") for _ in range(3)]
+    behind.go()
+    assert behind.slot.result(behind.first, 20) == "first"
+    time.sleep(0.1)
+    assert not behind.first.line.stirs()
+    behind.turnstile.put_back(behind.slot)
+    assert [each.result(20) for each in large] == [40_000] * 3
 
 
 class Full(Slot):

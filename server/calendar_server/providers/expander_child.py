@@ -168,7 +168,10 @@ def serve(
             request = asked.recv_bytes()
         except EOFError:
             return
-        answers.send_bytes(_answer(request))
+        answer = _answer(request)
+        # The next task may be in the pipe already, and is another's.
+        progress.value = -1
+        answers.send_bytes(answer)
 
 
 def _answer(request: bytes) -> bytes:

@@ -127,7 +127,7 @@ class _Line:
                 raise EOFError
             self._came += piece
         message = bytes(memoryview(self._came)[_LENGTH.size : _LENGTH.size + length])
-        self._came.clear()
+        del self._came[: _LENGTH.size + length]
         return message
 
     def _length(self) -> int | None:
@@ -252,16 +252,22 @@ class Slot:
         return task
 
     def begin_at_once(self, message: bytes) -> Task[Any] | None:
-        """As ``begin``, without waiting for anything; None where there is no child that could take it in now."""
+        """As ``begin``, without waiting for anything; None where there is no child that could take it in now.
+
+        The child may be at another task: it answers them in order, and so have their results to be taken.
+        """
         with self._lock:
             line = self._line if self._is_ready else None
         if line is None:
             return None
-        self._progress.value = -1
         try:
             return Task(line, line.offer(message))
         except OSError:
             return None  # it has ended, which the next to begin will see
+
+    def holds(self, task: Task[Any]) -> bool:
+        """Whether the task's child is still the slot's."""
+        return task.line is self._line
 
     def result(self, task: Task[T], limit_s: float) -> T:
         """The task's result, which may take ``limit_s`` from now on; its child is ended when it takes longer.
