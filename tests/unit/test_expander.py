@@ -535,6 +535,49 @@ def test_who_ends_the_child_from_behind_ends_nobody_elses_answer(behind: Behind)
     assert [each.result(20) for each in others] == ["0", "1", "2"]
 
 
+def test_each_time_it_is_the_next_that_stands_behind(behind: Behind) -> None:
+    deadline = Looked(time.monotonic() + 20)
+    question = written(eval, ("'second'",))
+    second = behind.threads.submit(behind.turnstile.take, Somebody(), deadline, question)
+    assert until(lambda: len(deadline.looked) > 0)
+    others = [behind.ask(behind.noting(f"{number}", f"'{number}'")) for number in range(2)]
+    behind.go()
+    assert behind.slot.result(behind.first, 20) == "first"
+    assert not (behind.folder / "0").exists()
+    given_at = time.monotonic()
+    behind.turnstile.put_back(behind.slot)
+    slot, task = second.result(20)
+    assert task is not None
+    assert task.began >= given_at, "what was before it is not its own time"
+    assert until((behind.folder / "0").exists)
+    assert slot.result(task, 20) == "second"
+    behind.turnstile.put_back(slot)
+    assert [each.result(20) for each in others] == ["0", "1"]
+
+
+def test_nothing_waits_behind_what_is_not_light(behind: Behind) -> None:
+    behind.go()
+    assert behind.slot.result(behind.first, 20) == "first"
+    behind.turnstile.put_back(behind.slot)
+    slot, task = behind.turnstile.take(Somebody(), Deadline.after(20))
+    assert task is None
+    others = [behind.ask(f"'{number}'") for number in range(3)]
+    assert slot.result(slot.run(os.getpid, ()), 20) == behind.child.pid
+    behind.turnstile.put_back(slot)
+    assert [each.result(20) for each in others] == ["0", "1", "2"]
+
+
+def test_nobody_is_asked_for_twice() -> None:
+    made = Expander(processes=2, event_s=5, calendar_s=5, address_space_bytes=MEMORY)
+    try:
+        with ThreadPoolExecutor(40) as threads:
+            asked = [threads.submit(attempt, made, f"{number}", abs, -number) for number in range(400)]
+            assert [each.result(60) for each in asked] == list(range(400))
+        assert made.killed == 0
+    finally:
+        made.close()
+
+
 def test_nothing_large_waits_behind_another(behind: Behind) -> None:
     large = [behind.ask(f"len('{'x' * 40_000}')") for _ in range(3)]
     behind.go()

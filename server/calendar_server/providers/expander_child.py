@@ -168,10 +168,7 @@ def serve(
             request = asked.recv_bytes()
         except EOFError:
             return
-        answer = _answer(request)
-        # The next task may be in the pipe already, and is another's.
-        progress.value = -1
-        answers.send_bytes(answer)
+        answers.send_bytes(_answer(request))
 
 
 def _answer(request: bytes) -> bytes:

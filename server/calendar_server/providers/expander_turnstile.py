@@ -86,7 +86,7 @@ class Turnstile:
     def take_free(self) -> Slot | None:
         """A slot that nobody waits for, if there is one."""
         with self._lock:
-            return self._free.popleft() if self._free and self._next() is None and not self._closed else None
+            return self._free.popleft() if self._free and not self._waiting and not self._closed else None
 
     def put_back(self, slot: Slot) -> None:
         """Give back a slot whose child is at nothing, but for what was put there behind what it was at."""
