@@ -296,3 +296,24 @@ def statements() -> Callable[[Callable[[], object]], list[str]]:
         return handler.sent
 
     return taken
+
+
+@dataclasses.dataclass
+class Exchanges:
+    """Counts a provider's exchanges by hooking in before each."""
+
+    world: World
+    count: int = 0
+
+    def watch(self) -> None:
+        """Count from now on."""
+        self.count = 0
+        self.world.provider.interruptions[:] = [self._one] * 1000
+
+    def _one(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def exchanges(world: World) -> Exchanges:
+    return Exchanges(world)
