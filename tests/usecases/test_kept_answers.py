@@ -11,7 +11,7 @@ from calendar_server.usecases.commands import BusyAnswer, BusyQuery, Target, Upd
 from calendar_server.usecases.kept_answers import ANSWERS_MOST, INTERVALS_MOST, KeptAnswers
 from calendar_server.usecases.snapshots import Group
 from tests.usecases.conftest import HOME, HOUR, NOON, WORK, World, booking, cancelled
-from tests.usecases.test_mirror import kept, make_older
+from tests.usecases.mirrors import kept, make_older
 
 NOON_TO_ONE = Interval(NOON, NOON + HOUR)
 AT_TWO = Interval(NOON + 2 * HOUR, NOON + 3 * HOUR)
