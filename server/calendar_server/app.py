@@ -23,6 +23,7 @@ from calendar_server.metrics import STORE_WAITS, Metrics
 from calendar_server.observed import ObservedConnects, ObservedProvider, ObservedWatcher, conversations
 from calendar_server.providers.base import Provider, Watcher
 from calendar_server.providers.caldav import CaldavProvider
+from calendar_server.providers.caldav_same import reading_code
 from calendar_server.providers.egress import AllowList, Egress
 from calendar_server.providers.expander import Expander
 from calendar_server.providers.google import GoogleProvider
@@ -577,6 +578,7 @@ def _scraped(service: Service, beside: Sequence[ProcessBeside], process: str) ->
 def _warm(service: Service) -> None:
     """What the first call should not have to wait for, once this process serves."""
     try:
+        reading_code()
         service.expander.warm()
     finally:
         keep_garbage_small()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from calendar_server.core.model import DAY, CalendarId, Interval
 from calendar_server.providers.caldav_memory import unpack_signals, with_signals
-from calendar_server.providers.caldav_same import digest_of, reading_code
+from calendar_server.providers.caldav_same import digest_of, reading_code, worked_out
 from calendar_server.providers.egress import Answer
 from tests.contract.accounts import StrangeAccount, event
 from tests.contract.mirrors import BERLIN, ZONE, Mirror, in_zone, picture, reports, settled
@@ -196,3 +198,16 @@ def test_a_digest_stands_for_all_that_an_answer_is_read_by() -> None:
     }
     assert len(digests) == 5
     assert digest_of(replace(answer, headers={"date": "later"})) == digest_of(answer, reading_code())
+
+
+def test_what_stands_for_the_code_is_worked_out_once_for_all_who_need_it_at_the_same_time() -> None:
+    worked_out.cache_clear()
+    ready = threading.Barrier(30)
+
+    def ask(_: int) -> bytes:
+        ready.wait(20)
+        return reading_code()
+
+    with ThreadPoolExecutor(30) as threads:
+        assert len(set(threads.map(ask, range(30)))) == 1
+    assert worked_out.cache_info().misses == 1

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import sys
+import threading
 import zoneinfo
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,9 +32,21 @@ def digest_of(answer: Answer, code: bytes | None = None) -> str:
     return base64.b64encode(told.digest()).decode()
 
 
-@functools.cache
 def reading_code() -> bytes:
-    """What stands for the code that reads, 16 bytes. A release that reads better is not held to what an older one found."""
+    """What stands for the code that reads, 16 bytes. A release that reads better is not held to what an older one found.
+
+    It is worked out once, which takes some 10 ms: fifty threads that each did so at the first call took half a second.
+    """
+    with _working_out:
+        return worked_out()
+
+
+_working_out = threading.Lock()
+
+
+@functools.cache
+def worked_out() -> bytes:
+    """``reading_code`` without waiting for whoever is at it."""
     told = hashlib.blake2b(digest_size=16)
     for part in _parts_of_code():
         told.update(len(part).to_bytes(8, "big"))
