@@ -21,6 +21,7 @@ from calendar_server.store.database import Database
 from calendar_server.store.rows import OutboxRow
 from calendar_server.store.store import AlreadyThere, Store, StoreError
 from tests.contract_store.examples import add_connection, add_push, at_once, booking
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 B1 = BookingId("b1")
@@ -110,16 +111,6 @@ class TestTogether:
     def test_more_than_fit_at_once_are_all_done(self, store: Store) -> None:
         works = [lambda number=number: store.organizations.ensure(f"O{number}") for number in range(70)]
         assert len(set(self.run(store, *works))) == 70
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come about")
 
 
 class TestTransactions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from calendar_server.core.model import (
@@ -29,7 +28,7 @@ NOON_TO_ONE = Interval(NOON, NOON + HOUR)
 
 def kept(world: World, *connections: Connection, **more: object) -> BusyAnswer:
     """What the mirror says: reads of the last minute are good enough."""
-    return world.busy(*connections, **{"max_staleness_s": 60, **more})  # type: ignore[arg-type]
+    return world.busy(*connections, **{"max_staleness_s": 60, **more})
 
 
 def rows(world: World, connection: Connection) -> dict[CalendarId, BusyRow]:
@@ -76,13 +75,3 @@ class Telling(MemoryProvider):
     ) -> Refreshed:
         told = self._tell(before)
         return told or super().refresh_calendar(link, calendar_id, window, before, deadline)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come about")

@@ -42,7 +42,8 @@ from tests.usecases.conftest import (
     build_world,
     cancelled,
 )
-from tests.usecases.mirrors import NOON_TO_ONE, Telling, kept, make_older, rows, until
+from tests.usecases.mirrors import NOON_TO_ONE, Telling, kept, make_older, rows
+from tests.waiting import until
 
 
 class TestStaleness:

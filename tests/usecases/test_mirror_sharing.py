@@ -33,7 +33,8 @@ from tests.usecases.conftest import (
     World,
     build_availability,
 )
-from tests.usecases.mirrors import NOON_TO_ONE, Slow, kept, rows, until
+from tests.usecases.mirrors import NOON_TO_ONE, Slow, kept, rows
+from tests.waiting import until
 
 
 class TestSharing:

@@ -19,7 +19,8 @@ from calendar_server.usecases.caller import Caller
 from calendar_server.usecases.commands import BusyAnswer, BusyQuery, Target
 from calendar_server.usecases.grants import Grants
 from tests.usecases.conftest import HOME, HOUR, NOON, VAULT, WORK, World, booking, build_availability
-from tests.usecases.mirrors import Slow, make_older, until
+from tests.usecases.mirrors import Slow, make_older
+from tests.waiting import until
 
 NOON_TO_ONE = Interval(NOON, NOON + HOUR)
 

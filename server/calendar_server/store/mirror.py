@@ -190,7 +190,7 @@ class Mirror:
     def content(self, connection_id: ConnectionId, calendar_id: CalendarId) -> Content | None:
         """What the busy row of a calendar was made of."""
         rows = self._database.fetch(
-            f"SELECT {_CONTENT_COLUMNS} FROM busy_content WHERE connection_id = ? AND calendar_id = ?",  # noqa: S608
+            f"SELECT {_CONTENT_COLUMNS} FROM busy_content WHERE connection_id = ? AND calendar_id = ?",  # noqa: S608 — columns of our own
             (connection_id, calendar_id),
         )
         return _content(rows[0]) if rows else None
@@ -201,7 +201,7 @@ class Mirror:
         for chunk in chunks(connection_ids):
             marks = ", ".join("?" * len(chunk))
             sql = (
-                f"SELECT {_CONTENT_COLUMNS}, connection_id, calendar_id FROM busy_content "  # noqa: S608 — placeholders alone
+                f"SELECT {_CONTENT_COLUMNS}, connection_id, calendar_id FROM busy_content "  # noqa: S608 — columns of our own, and placeholders
                 f"WHERE connection_id IN ({marks}) AND LENGTH(events) + LENGTH(memory) <= ? LIMIT ?"
             )
             rows = self._database.fetch(sql, (*chunk, SMALL_BYTES, SMALL_MOST - len(found)))
